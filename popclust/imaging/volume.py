@@ -1,0 +1,108 @@
+"""One CT volume in memory: HU on a regular grid whose axes are aligned with the patient's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+Vector = tuple[float, float, float]
+
+AIR_HU = -1024
+"""What lies outside the field of view."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar volume with axes zyx in patient space (LPS): z to the head, y to the back, x to the left.
+
+    The grid is aligned with the axes (oblique series are brought there when they are read) and every
+    spacing is positive, so index and position are related by ``mm = origin + index * spacing``.
+    """
+
+    hu: NDArray
+    """(z, y, x) voxel values; int16 HU as stored, float32 after resampling. A mask is a Volume too (bool)."""
+    spacing_mm: Vector
+    """Distance between voxel centres along z, y, x."""
+    origin_mm: Vector = (0.0, 0.0, 0.0)
+    """Position of the centre of voxel [0, 0, 0], in z, y, x order."""
+
+    def __post_init__(self) -> None:
+        if self.hu.ndim != 3:
+            raise ValueError(f"hu: a volume has 3 axes (z, y, x), got shape {self.hu.shape}")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise ValueError(f"spacing_mm: must be three positive lengths, got {self.spacing_mm}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along z, y, x."""
+        z, y, x = self.hu.shape
+        return z, y, x
+
+    @cached_property
+    def extent_mm(self) -> Vector:
+        """Edge-to-edge size along z, y, x."""
+        z, y, x = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return z, y, x
+
+    def index_to_mm(self, index: ArrayLike) -> NDArray[np.float64]:
+        """Positions (n, 3) zyx mm of (fractional) voxel indices (n, 3) zyx."""
+        return np.asarray(index, dtype=np.float64) * self.spacing_mm + self.origin_mm
+
+    def mm_to_index(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """Fractional voxel indices (n, 3) zyx of positions (n, 3) zyx mm."""
+        return (np.asarray(points_mm, dtype=np.float64) - self.origin_mm) / self.spacing_mm
+
+    def with_values(self, values: NDArray) -> Volume:
+        """The same grid with other values (a mask, a smoothed copy)."""
+        if values.shape != self.hu.shape:
+            raise ValueError(f"values: shape {values.shape} is not the grid's {self.hu.shape}")
+        return Volume(values, self.spacing_mm, self.origin_mm)
+
+
+def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = True) -> Volume:
+    """Resample to another spacing over the same field of view, by linear interpolation.
+
+    Parameters
+    ----------
+    volume : Volume
+        (z, y, x) values; bool masks are interpolated and cut at one half.
+    spacing_mm : float or (float, float, float)
+        The wanted spacing in mm, isotropic or along z, y, x.
+    anti_alias : bool
+        Smooth first along the axes that get coarser, with the Gaussian that takes a point of the old
+        spacing's width to the new one's: sigma = 0.5 sqrt(factor^2 - 1) old voxels.
+
+    Returns
+    -------
+    Volume
+        float32 (bool for a mask); at least one voxel along each axis, centred on the same field of view.
+    """
+    wanted = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (3,))
+    spacing = np.asarray(volume.spacing_mm)
+    is_mask = volume.hu.dtype == bool
+    values = volume.hu.astype(np.float32)
+    if np.allclose(wanted, spacing, rtol=1e-6):
+        return volume if is_mask else volume.with_values(values)
+    factor = wanted / spacing
+    if anti_alias:
+        sigma = 0.5 * np.sqrt(np.maximum(factor**2 - 1.0, 0.0))
+        values = ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0)
+    shape = np.maximum(np.round(np.asarray(volume.shape) / factor), 1).astype(int)
+    # The new grid keeps the centre of the field of view where it was.
+    offset = (np.asarray(volume.shape) - 1) / 2 - factor * (shape - 1) / 2
+    values = ndimage.affine_transform(values, factor, offset, output_shape=tuple(shape), order=1, mode="nearest")
+    z, y, x = np.asarray(volume.origin_mm) + offset * spacing
+    dz, dy, dx = wanted.tolist()
+    return Volume(values > 0.5 if is_mask else values, (dz, dy, dx), (float(z), float(y), float(x)))
+
+
+def sample(volume: Volume, points_mm: ArrayLike, *, order: int = 1, outside: float = AIR_HU) -> NDArray[np.float32]:
+    """Values at positions (..., 3) zyx mm, `outside` where there is no voxel."""
+    index = np.moveaxis(volume.mm_to_index(points_mm), -1, 0)
+    values = volume.hu if volume.hu.dtype != bool else volume.hu.astype(np.float32)
+    out = ndimage.map_coordinates(values, index, output=np.float32, order=order, mode="constant", cval=outside)
+    return np.asarray(out, dtype=np.float32)
