@@ -142,6 +142,16 @@ class SiftSettings:
 
 
 @dataclass(frozen=True)
+class ExtractSettings:
+    """What each volume's features leave for the vocabularies to learn from."""
+
+    training_rows: int = 2000
+    """Rows that each volume contributes to the training of each vocabulary at most."""
+    seed: int = 0
+    """Seed of their choice."""
+
+
+@dataclass(frozen=True)
 class VocabularySettings:
     """Visual words, learnt out of core by mini-batch k-means."""
 
@@ -153,14 +163,12 @@ class VocabularySettings:
     """Words of the vocabulary of large shape features."""
     spatial_weight: float = 1.0
     """Weight of the position in the atlas against the features, as a ratio of their summed variances."""
-    rows_per_volume: int = 2000
-    """Training rows that each volume contributes to each vocabulary at most."""
     block_rows: int = 8192
     """Rows per block; each block is one mini-batch."""
     n_passes: int = 3
     """Times the training rows are gone through."""
     seed: int = 0
-    """Seed of the initial centres, the sampling of rows and their order."""
+    """Seed of the initial centres and of the order of the rows."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +291,7 @@ class Settings:
     normalize: NormalizeSettings = field(default_factory=NormalizeSettings)
     haralick: HaralickSettings = field(default_factory=HaralickSettings)
     sift: SiftSettings = field(default_factory=SiftSettings)
+    extract: ExtractSettings = field(default_factory=ExtractSettings)
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     topics: TopicsSettings = field(default_factory=TopicsSettings)

@@ -1,0 +1,203 @@
+"""Every stored table and array, declared once: names, types, units, meaning.
+
+`Study.write_table` and `Study.write_dataset` check what they write against these declarations, so a column that
+other people's scripts rely on cannot drift unnoticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import xarray as xr
+
+FORMAT_VERSION = 1
+"""Version of the study folder. A folder of another version is refused, never guessed at."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    dtype: str
+    """'string', 'bool', 'int64', 'Int64' (may be missing), 'float64', or 'list'."""
+    doc: str
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a store."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    doc: str
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """Read 'name dtype meaning' lines."""
+    rows = (line.split(maxsplit=2) for line in text.strip().splitlines())
+    return tuple(Column(name, dtype, doc) for name, dtype, doc in rows)
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "cohort": _columns(
+        """
+        volume_id          string   pseudonym of the series
+        patient_id         string   pseudonym of the patient
+        study_id           string   pseudonym of the examination
+        series_number      Int64    as in the header
+        manufacturer       string   as in the header
+        model              string   scanner model
+        kernel             string   reconstruction kernel, its first value
+        slice_thickness_mm float64  as in the header
+        slice_distance_mm  float64  measured between slice positions
+        n_slices           Int64    images in the stack
+        spacing_zyx_mm     list     voxel spacing
+        age_years          float64  at the examination, 90 for more than 89
+        sex                string   as in the header
+        acquired_on        string   ISO date, shifted by a secret number of days per patient
+        contrast           string   contrast agent given: yes, no, or missing
+        included           bool     taken into the population
+        reasons            list     codes of why not
+        """
+    ),
+    "quality": _columns(
+        """
+        volume_id           string  pseudonym of the series
+        template_id         string  chosen template
+        ncc                 float64 correlation with the atlas inside its lungs
+        lung_dice           float64 overlap of the lungs carried over with independent intensity-based ones
+        folding             float64 share of lung voxels where the transform folds space
+        coverage            float64 share of the atlas lung in the field of view
+        failure_probability float64 calibrated probability that the registration failed
+        accepted            bool    taken into the population
+        reasons             list    codes of why not
+        """
+    ),
+    "clusters": _columns(
+        """
+        volume_id  string  pseudonym of the series
+        descriptor string  haralick, sift, concatenated or lda
+        n_clusters int64   number of groups K
+        seed       int64   seed of k-means
+        cluster    int64   group, 0 is the largest
+        distance   float64 Euclidean distance to the group's centre
+        stability  float64 mean Jaccard overlap of the volume's group with its best match under the other seeds
+        """
+    ),
+    "mentions": _columns(
+        """
+        volume_id string the report's volume
+        term_id   string RadLex identifier
+        term      string preferred name
+        status    string affirmed, negated, uncertain, historical, hypothetical or other_person
+        section   string section of the report
+        start     int64  first character of the mention
+        end       int64  one past its last character
+        language  string en or de
+        """
+    ),
+    "associations": _columns(
+        """
+        unit       string  what is counted: volume or patient
+        descriptor string  volume descriptor
+        n_clusters int64   number of groups K
+        seed       int64   seed of k-means
+        cluster    int64   group
+        term_id    string  RadLex identifier
+        term       string  preferred name
+        V          int64   units with the term in the group
+        C          int64   units with the term
+        R          int64   units in the group
+        B          int64   units with a report
+        odds_ratio float64 sample odds ratio
+        ci_low     float64 lower end of its 95 % confidence interval
+        ci_high    float64 upper end
+        p_value    float64 two-sided Fisher's exact test
+        p_holm     float64 corrected over the groups of the term
+        q_fdr      float64 Benjamini-Yekutieli over all tests of the grouping
+        direction  int64   1 more often, -1 less often than outside the group
+        """
+    ),
+    "criterion": _columns(
+        """
+        unit             string  what is counted
+        descriptor       string  volume descriptor
+        n_clusters       int64   number of groups K
+        seed             int64   seed of k-means
+        Q                int64   significant (term, group) pairs
+        Q_null_mean      float64 mean of Q over permutations at this K
+        Q_null_p95       float64 95th percentile of the same
+        p_value          float64 share of permutations with at least this Q at this K
+        p_value_selected float64 the same where each permutation repeats the choice of K
+        """
+    ),
+    "quarantine": _columns(
+        """
+        volume_id string the volume kept out
+        stage     string where it failed
+        error     string short stable code
+        message   string one line for a person
+        attempts  int64  how often it was tried
+        when      string UTC time
+        marker    string what was tried: the volume is tried again once this changes
+        """
+    ),
+    "reports": _columns(
+        """
+        volume_id string  the report's volume; empty where none is known
+        patient_id string pseudonym of the patient; empty where none is known
+        language  string  en or de
+        n_mentions int64  mentions found
+        """
+    ),
+}
+
+STORES: dict[str, dict[str, Array]] = {
+    "word_counts": {
+        "counts": Array(("volume", "word"), "uint32", "features assigned to each visual word"),
+    },
+    "topics": {
+        "topic_of_volume": Array(("volume", "topic"), "float64", "share of each topic, rows sum to 1"),
+        "word_of_topic": Array(("topic", "word"), "float64", "probability of each word, rows sum to 1"),
+    },
+    "terms": {
+        "has_term": Array(("volume", "term"), "bool", "the volume's report affirms the term"),
+    },
+}
+
+
+def conform_table(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the declared columns in their order and types.
+
+    Raises
+    ------
+    ValueError
+        A declared column is missing.
+    """
+    declared = TABLES[name]
+    missing = [c.name for c in declared if c.name not in frame.columns]
+    if missing:
+        raise ValueError(f"table {name!r}: columns {missing} are missing")
+    out = frame[[c.name for c in declared]].reset_index(drop=True)
+    return out.astype({c.name: "object" if c.dtype == "list" else c.dtype for c in declared})
+
+
+def check_dataset(name: str, dataset: xr.Dataset) -> None:
+    """Compare a dataset with its declaration.
+
+    Raises
+    ------
+    ValueError
+        An array is missing, or has other dims or another dtype.
+    """
+    for array_name, declared in STORES[name].items():
+        if array_name not in dataset:
+            raise ValueError(f"store {name!r}: array {array_name!r} is missing")
+        array = dataset[array_name]
+        if array.dims != declared.dims or str(array.dtype) != declared.dtype:
+            raise ValueError(
+                f"store {name!r}: {array_name!r} must be {declared.dtype} {declared.dims}, "
+                f"got {array.dtype} {array.dims}"
+            )
