@@ -139,6 +139,14 @@ class SiftSettings:
     """'keypoints': extrema in scale space; 'dense': descriptors on a grid of positions and scales in the lung."""
     micro_macro_mm: float = 20.0
     """Diameter that parts micro from macro features (the paper's: 2 cm)."""
+    diameter_sigmas: float = 4.0
+    """What counts as a feature's diameter, in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (the described ball)."""
+    min_contrast_hu: float = 10.0
+    """Smallest difference of Gaussians at a keypoint."""
+    max_edge_ratio: float = 140.0
+    """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
+    max_locations: int = 400
+    """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +286,8 @@ class ComputeSettings:
     """Tasks in flight per worker thread."""
     attempts: int = 2
     """Attempts at one volume before it goes to quarantine, where its surroundings may have been at fault."""
+    allow_plain_tcp: bool = False
+    """Work on a Dask scheduler on another machine without TLS: only where the network is closed to others."""
     min_free_disk_mb: int = 500
     """The run stops (exit code 3) before a disk with less room than this."""
 

@@ -1,0 +1,182 @@
+"""Run native code in a child process owned by the worker: its crash, hang or greed costs one task, not the worker.
+
+elastix holds the GIL for a whole registration, so in a Dask worker's own thread the heartbeat would starve; a fault in
+it would take innocent neighbours along. The child lives long (loading elastix costs seconds), is replaced after a
+crash or a kill, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import psutil
+
+_POLL_S = 0.2
+_MAX_TASKS = 200
+"""A child is replaced after this many tasks: whatever native code leaks goes with it."""
+
+
+class IsolatedError(RuntimeError):
+    """The child did not give an answer; `code` says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def run_isolated(
+    function: Callable[..., Any], *args: Any, timeout_s: float, max_memory_mb: float, **kwargs: Any
+) -> Any:
+    """Call a module-level function in this thread's child process.
+
+    Parameters
+    ----------
+    function, *args, **kwargs
+        What to call; all of it must pickle.
+    timeout_s : float
+        Longest time for the call, in seconds.
+    max_memory_mb : float
+        Largest resident size of the child, in MB.
+
+    Raises
+    ------
+    IsolatedError
+        The child crashed (``crashed``), took too long (``timeout``) or too much memory (``out_of_memory``).
+    Exception
+        Whatever the function itself raised.
+    """
+    child = _child_of_this_thread()
+    try:
+        ok, value = child.call((function, args, kwargs), timeout_s, max_memory_mb)
+    except BaseException:
+        child.kill()
+        _local.child = None
+        raise
+    if child.n_calls >= _MAX_TASKS:
+        child.kill()
+        _local.child = None
+    if ok:
+        return value
+    raise value
+
+
+class _Child:
+    """One spawned process and the pipe to it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        self._process: BaseProcess = context.Process(
+            target=_serve, args=(far_end, os.getpid()), daemon=True, name="popclust-isolated"
+        )
+        self._process.start()
+        far_end.close()
+        self.n_calls = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def call(self, request: Any, timeout_s: float, max_memory_mb: float) -> tuple[bool, Any]:
+        self.n_calls += 1
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._pipe.send(request)
+            while not self._pipe.poll(_POLL_S):
+                if time.monotonic() > deadline:
+                    raise IsolatedError("timeout", f"took longer than {timeout_s:g} s")
+                if self._memory_mb() > max_memory_mb:
+                    raise IsolatedError("out_of_memory", f"needed more than {max_memory_mb:g} MB")
+            ok, value = self._pipe.recv()
+            return bool(ok), value
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join(5)
+            raise IsolatedError("crashed", f"native code ended with {_ending(self._process.exitcode)}") from None
+
+    def _memory_mb(self) -> float:
+        try:
+            return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
+        except psutil.NoSuchProcess:
+            return 0.0  # the pipe tells next
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(5)
+        self._pipe.close()
+
+
+_local = threading.local()
+_children: list[_Child] = []
+# PR_SET_PDEATHSIG fires when the *thread* that made the child ends: children are made by one that never does.
+_maker = ThreadPoolExecutor(1, thread_name_prefix="popclust-child-maker")
+
+
+def _child_of_this_thread() -> _Child:
+    child: _Child | None = getattr(_local, "child", None)
+    if child is None or not child.is_alive:
+        child = _maker.submit(_Child).result()
+        _local.child = child
+        _children[:] = [c for c in _children if c.is_alive] + [child]
+    return child
+
+
+@atexit.register
+def _end_children() -> None:
+    for child in _children:
+        if child.is_alive:
+            child.kill()
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return signal.Signals(-exitcode).name
+    return f"exit code {exitcode}"
+
+
+def _serve(pipe: Connection, parent: int) -> None:
+    """The child's life: answer calls until the parent goes."""
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    while True:
+        try:
+            function, args, kwargs = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  (it is raised again in the parent)
+            answer = (False, _picklable(error))
+        pipe.send(answer)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(1)
+
+
+def _picklable(error: Exception) -> Exception:
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own object, there and back)
+    except Exception:  # noqa: BLE001
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

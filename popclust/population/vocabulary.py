@@ -1,0 +1,156 @@
+"""Visual vocabularies: spatio-visual words learnt from the features of a whole population."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+VOCABULARIES = ("haralick", "micro_sift", "macro_sift")
+"""The three vocabularies, in the order in which their words are concatenated."""
+
+_LIMIT = 4.0
+"""Scaled features are cut here, in units of the robust spread: one metal clip must not own a word."""
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """Robust scaling of features and positions to comparable variance.
+
+    A row of the space in which words are learnt is ``[(f - median) / spread / sqrt(d), w (p - mean) / sd / sqrt(3)]``:
+    features and position each have a summed variance near 1 and w^2.
+    """
+
+    centre: NDArray[np.float64]
+    """(d,) median of each feature."""
+    spread: NDArray[np.float64]
+    """(d,) interquartile range of each feature over 1.349, so that it is 1 for a standard normal one."""
+    position_centre_mm: NDArray[np.float64]
+    """(3,) mean position in the atlas, zyx."""
+    position_spread_mm: NDArray[np.float64]
+    """(3,) standard deviation of the position."""
+    spatial_weight: float
+    """w."""
+
+    @classmethod
+    def fitted(
+        cls, features: NDArray[np.floating], positions_mm: NDArray[np.floating], spatial_weight: float
+    ) -> FeatureScaling:
+        """Learn the scaling from training rows.
+
+        Parameters
+        ----------
+        features : (n, d) array
+            Features.
+        positions_mm : (n, 3) array
+            Their positions in the atlas, zyx.
+        spatial_weight : float
+            Weight of the position.
+
+        Raises
+        ------
+        ValueError
+            No rows.
+        """
+        if len(features) == 0:
+            raise ValueError("features: a scaling needs at least one row")
+        low, centre, high = np.percentile(features.astype(np.float64), [25, 50, 75], axis=0)
+        position = positions_mm.astype(np.float64)
+        return cls(
+            centre=centre,
+            spread=_positive((high - low) / 1.349, features.std(axis=0, dtype=np.float64)),
+            position_centre_mm=position.mean(axis=0),
+            position_spread_mm=_positive(position.std(axis=0), np.ones(3)),
+            spatial_weight=spatial_weight,
+        )
+
+    def apply(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Rows (n, d + 3) of the space in which words are learnt."""
+        visual = np.clip((features - self.centre) / self.spread, -_LIMIT, _LIMIT) / np.sqrt(features.shape[1])
+        place = np.clip((positions_mm - self.position_centre_mm) / self.position_spread_mm, -_LIMIT, _LIMIT)
+        return np.hstack([visual, self.spatial_weight / np.sqrt(3) * place]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Visual words: centres in the scaled space of features and positions."""
+
+    name: str
+    """One of :data:`VOCABULARIES`."""
+    scaling: FeatureScaling
+    """How features come into the words' space."""
+    centres: NDArray[np.float32]
+    """(word, d + 3) centres."""
+
+    def words(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.intp]:
+        """The nearest word (n,) of each feature; the lower index on ties."""
+        rows = self.scaling.apply(features, positions_mm)
+        half_norms = 0.5 * np.einsum("wd,wd->w", self.centres, self.centres)
+        out = np.empty(len(rows), dtype=np.intp)
+        for start in range(0, len(rows), 8192):  # bounds the (rows, words) table
+            block = rows[start : start + 8192]
+            out[start : start + 8192] = np.argmin(half_norms - block @ self.centres.T, axis=1)
+        return out
+
+    def counts(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.int64]:
+        """How many features fall on each word, (word,)."""
+        if len(features) == 0:
+            return np.zeros(len(self.centres), dtype=np.int64)
+        return np.bincount(self.words(features, positions_mm), minlength=len(self.centres))
+
+    def save(self, group: zarr.Group) -> None:
+        """Write into a zarr group."""
+        scaling = self.scaling
+        arrays = {
+            "centres": self.centres,
+            "feature_centre": scaling.centre,
+            "feature_spread": scaling.spread,
+            "position_centre_mm": scaling.position_centre_mm,
+            "position_spread_mm": scaling.position_spread_mm,
+        }
+        for name, values in arrays.items():
+            group.create_array(name, data=np.ascontiguousarray(values))
+        group.attrs.update({"name": self.name, "spatial_weight": scaling.spatial_weight})
+
+    @classmethod
+    def load(cls, group: zarr.Group) -> Vocabulary:
+        """Read what `save` wrote."""
+
+        def array(name: str) -> NDArray:
+            return np.asarray(group[name][...])  # type: ignore[index]
+
+        scaling = FeatureScaling(
+            array("feature_centre"),
+            array("feature_spread"),
+            array("position_centre_mm"),
+            array("position_spread_mm"),
+            float(group.attrs["spatial_weight"]),  # type: ignore[arg-type]
+        )
+        return cls(str(group.attrs["name"]), scaling, array("centres"))
+
+
+def training_order(n_rows_of_volume: NDArray[np.integer], start: int, stop: int) -> list[slice]:
+    """Rows that each volume gives to one slab of the training rows.
+
+    Every volume's sample is in random order already. A slab holds rows `start` to `stop` of every volume, so each block
+    of training rows is spread over the population without a global shuffle.
+
+    >>> training_order(np.array([5, 2]), 0, 4)
+    [slice(0, 4, None), slice(0, 2, None)]
+    """
+    return [slice(min(start, int(n)), min(stop, int(n))) for n in n_rows_of_volume]
+
+
+def sample_rows(n_rows: int, n_wanted: int, seed: int, volume_id: str) -> NDArray[np.intp]:
+    """A seeded choice of rows in random order, the same for a volume wherever and whenever it is drawn."""
+    entropy = [seed, *volume_id.encode()]
+    rng = np.random.default_rng(np.random.SeedSequence(entropy))
+    return rng.permutation(n_rows)[:n_wanted]
+
+
+def _positive(values: NDArray[np.float64], instead: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`values` where they are positive, else `instead`, else 1: a constant feature scales to 0."""
+    out = np.where(values > 1e-12, values, instead)
+    return np.where(out > 1e-12, out, 1.0)
