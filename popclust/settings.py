@@ -87,6 +87,10 @@ class NormalizeSettings:
     """Similarity that the non-linear step maximises."""
     bending_weight: float = 0.05
     """Weight of the bending energy penalty."""
+    edge_weight: float = 1.0
+    """Weight of the lung edge channel against the image in the non-linear step."""
+    landmark_weight: float = 0.01
+    """Weight of landmarks where templates are registered to the atlas with them."""
     field_spacing_mm: float = 8.0
     """Distance between the nodes of the stored transform."""
     min_ncc: float = 0.3
@@ -118,7 +122,9 @@ class HaralickSettings:
     n_levels: int = 16
     """Grey levels."""
     range_hu: tuple[float, float] = (-1000.0, 400.0)
-    """HU are clipped to this range before they are binned into equal levels."""
+    """HU are clipped to this range before they are binned."""
+    binning: Literal["equal_width", "equalized"] = "equal_width"
+    """'equal_width': equal bins over range_hu, the same in every volume; 'equalized': quantiles of the volume's lung."""
     distances: tuple[int, ...] = (1,)
     """Distances between the voxels of a pair, in voxels."""
     aggregation: Literal["merged", "averaged"] = "merged"
@@ -135,18 +141,22 @@ class SiftSettings:
 
     spacing_mm: float = 2.0
     """Isotropic resolution at which keypoints are found."""
-    sampling: Literal["keypoints", "dense"] = "keypoints"
+    sampling: Literal["keypoints", "dense"] = "dense"
     """'keypoints': extrema in scale space; 'dense': descriptors on a grid of positions and scales in the lung."""
     micro_macro_mm: float = 20.0
     """Diameter that parts micro from macro features (the paper's: 2 cm)."""
     diameter_sigmas: float = 4.0
-    """What counts as a feature's diameter, in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (the described ball)."""
+    """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
     min_contrast_hu: float = 10.0
     """Smallest difference of Gaussians at a keypoint."""
     max_edge_ratio: float = 140.0
     """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
     max_locations: int = 400
     """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""
+    dense_step_mm: float = 16.0
+    """Distance between the positions of dense sampling."""
+    dense_diameters_mm: tuple[float, ...] = (14.0, 32.0)
+    """Diameters of dense sampling: every position is described at each of them."""
 
 
 @dataclass(frozen=True)

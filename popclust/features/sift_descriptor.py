@@ -1,0 +1,307 @@
+"""What surrounds a keypoint: structure tensor, orientation frames, the rank-ordered descriptor.
+
+Everything is measured on the gradient of the smoothed volume at the keypoint's own scale, at the voxels of its
+octave, weighted by their distance from the keypoint's fractional position: nothing is resampled.
+Positions are fractional indices zyx and lengths are voxels of the octave.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+TENSOR_SIGMAS = 1.5
+"""Width of the Gaussian window of the structure tensor, in keypoint sigmas."""
+FRAME_SIGMAS = 1.5
+"""Width of the Gaussian window of the orientation frames, in keypoint sigmas."""
+SUPPORT_SIGMAS = 4.0
+"""Radius of the ball that a descriptor describes, in keypoint sigmas (Toews & Wells: twice the stored 2 sigma)."""
+WINDOW_SIGMAS = 2.5
+"""Width of the Gaussian window within that ball."""
+PRIMARY_SHARE = 0.8
+"""Directions with at least this share of the strongest one's gradient start a frame (Toews & Wells)."""
+SECONDARY_SHARE = 0.5
+"""Directions across the first axis with at least this share of the strongest complete a frame (Toews & Wells)."""
+MAX_PRIMARY = 3
+MAX_SECONDARY = 3
+KAPPA = 10.0
+"""Concentration of the von Mises-Fisher kernel that smooths the directions: about 18 degrees."""
+N_FACE = 6
+"""Direction bins along the edge of each face of the cube that the sphere of directions is cut into."""
+N_BINS = 6 * N_FACE * N_FACE
+OCTANT_SHARPNESS = 0.9
+"""How quickly a gradient passes from one octant to the next: 0.5 is the softest, large is a hard border."""
+
+
+def _bin_centres() -> NDArray[np.float64]:
+    """(N_BINS, 3) unit directions of the bins; face 2a is the side of axis a that is positive, 2a + 1 the other."""
+    along = np.tan((np.arange(N_FACE) + 0.5) / N_FACE * (np.pi / 2) - np.pi / 4)
+    centres = np.empty((6, N_FACE, N_FACE, 3))
+    for face in range(6):
+        axis = face // 2
+        centres[face, :, :, axis] = 1.0 if face % 2 == 0 else -1.0
+        centres[face, :, :, (axis + 1) % 3] = along[:, None]
+        centres[face, :, :, (axis + 2) % 3] = along[None, :]
+    flat = centres.reshape(-1, 3)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+CENTRES = _bin_centres()
+KERNEL = np.exp(KAPPA * (CENTRES @ CENTRES.T - 1.0))
+
+
+@njit(cache=True)
+def structure_tensor(level, position, sigma):  # type: ignore[no-untyped-def]
+    """(3, 3) mean outer product of the gradient around a position, in a Gaussian window."""
+    tensor = np.zeros((3, 3))
+    width = TENSOR_SIGMAS * sigma
+    low, high = _box(level.shape, position, 2.0 * width)
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            for x in range(low[2], high[2]):
+                d2 = (z - position[0]) ** 2 + (y - position[1]) ** 2 + (x - position[2]) ** 2
+                if d2 > 4.0 * width * width:
+                    continue
+                w = math.exp(-0.5 * d2 / (width * width))
+                gz = level[z + 1, y, x] - level[z - 1, y, x]
+                gy = level[z, y + 1, x] - level[z, y - 1, x]
+                gx = level[z, y, x + 1] - level[z, y, x - 1]
+                tensor[0, 0] += w * gz * gz
+                tensor[1, 1] += w * gy * gy
+                tensor[2, 2] += w * gx * gx
+                tensor[0, 1] += w * gz * gy
+                tensor[0, 2] += w * gz * gx
+                tensor[1, 2] += w * gy * gx
+    tensor[1, 0], tensor[2, 0], tensor[2, 1] = tensor[0, 1], tensor[0, 2], tensor[1, 2]
+    return tensor
+
+
+@njit(cache=True)
+def isotropy(tensor):  # type: ignore[no-untyped-def]
+    """27 det / trace^3: 1 where gradients go every way alike, 0 on plates and edges (27 / 140 is Toews & Wells')."""
+    trace = tensor[0, 0] + tensor[1, 1] + tensor[2, 2]
+    if trace <= 0.0:
+        return 0.0
+    return 27.0 * np.linalg.det(tensor / trace)
+
+
+@njit(cache=True)
+def frames(level, position, sigma):  # type: ignore[no-untyped-def]
+    """(n, 3, 3) orientation frames of a keypoint, the strongest first; the rows are the frame's axes, zyx.
+
+    The first axis is a peak of the gradient's direction, the second a peak among what is left across it, the third
+    their cross product (of the zyx components, so that every frame is a rotation: det = +1).
+    """
+    strength, mean = _direction_histogram(level, position, sigma)
+    out = np.empty((MAX_PRIMARY * MAX_SECONDARY, 3, 3))
+    n = 0
+    primaries = _peaks_on_sphere(strength, mean)
+    for i in range(primaries.shape[0]):
+        first = primaries[i]
+        seconds = _peaks_across(strength, mean, first)
+        for j in range(seconds.shape[0]):
+            out[n, 0] = first
+            out[n, 1] = seconds[j]
+            out[n, 2] = np.cross(first, seconds[j])
+            n += 1
+    return out[:n]
+
+
+@njit(cache=True)
+def _box(shape, position, radius):  # type: ignore[no-untyped-def]
+    """Voxels within a radius that have neighbours on every side: first and last + 1 along z, y, x."""
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+    for axis in range(3):
+        low[axis] = max(1, math.ceil(position[axis] - radius))
+        high[axis] = min(shape[axis] - 1, math.floor(position[axis] + radius) + 1)
+    return low, high
+
+
+@njit(cache=True)
+def _bin_of(gz, gy, gx):  # type: ignore[no-untyped-def]
+    """Direction bin of a vector that is not zero; the counterpart of `_bin_centres`."""
+    az, ay, ax = abs(gz), abs(gy), abs(gx)
+    if az >= ay and az >= ax:
+        face, top, u, v = (0 if gz > 0 else 1), az, gy, gx
+    elif ay >= ax:
+        face, top, u, v = (2 if gy > 0 else 3), ay, gx, gz
+    else:
+        face, top, u, v = (4 if gx > 0 else 5), ax, gz, gy
+    scale = N_FACE / (np.pi / 2)
+    i = min(N_FACE - 1, int((math.atan(u / top) + np.pi / 4) * scale))
+    j = min(N_FACE - 1, int((math.atan(v / top) + np.pi / 4) * scale))
+    return (face * N_FACE + i) * N_FACE + j
+
+
+@njit(cache=True)
+def _direction_histogram(level, position, sigma):  # type: ignore[no-untyped-def]
+    """(bin,) summed length and (bin, 3) mean unit vector of the gradients around a keypoint."""
+    strength, mean = np.zeros(N_BINS), np.zeros((N_BINS, 3))
+    width = FRAME_SIGMAS * sigma
+    low, high = _box(level.shape, position, 2.5 * width)
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            for x in range(low[2], high[2]):
+                d2 = (z - position[0]) ** 2 + (y - position[1]) ** 2 + (x - position[2]) ** 2
+                if d2 > 6.25 * width * width:
+                    continue
+                gz = level[z + 1, y, x] - level[z - 1, y, x]
+                gy = level[z, y + 1, x] - level[z, y - 1, x]
+                gx = level[z, y, x + 1] - level[z, y, x - 1]
+                length = math.sqrt(gz * gz + gy * gy + gx * gx)
+                if length == 0.0:
+                    continue
+                w = math.exp(-0.5 * d2 / (width * width))
+                k = _bin_of(gz, gy, gx)
+                strength[k] += w * length
+                mean[k, 0] += w * gz
+                mean[k, 1] += w * gy
+                mean[k, 2] += w * gx
+    for k in range(N_BINS):
+        norm = math.sqrt(mean[k, 0] ** 2 + mean[k, 1] ** 2 + mean[k, 2] ** 2)
+        if norm > 0.0:
+            mean[k] /= norm
+    return strength, mean
+
+
+@njit(cache=True)
+def _peaks_on_sphere(strength, mean):  # type: ignore[no-untyped-def]
+    """(n, 3) directions of the density's peaks, the strongest first, refined by mean shift."""
+    density = np.dot(KERNEL, strength)
+    order = np.argsort(-density)
+    peaks = np.empty((MAX_PRIMARY, 3))
+    n = 0
+    for i in range(N_BINS):
+        if n == MAX_PRIMARY or density[order[i]] < PRIMARY_SHARE * density[order[0]]:
+            break
+        k = order[i]
+        if density[k] <= 0.0 or not _is_peak(density, CENTRES, k, 0.82):
+            continue
+        peak = _mean_shift(strength, mean, CENTRES[k].copy())
+        if _is_new(peaks[:n], peak):
+            peaks[n] = peak
+            n += 1
+    return peaks[:n]
+
+
+@njit(cache=True)
+def _is_peak(density, directions, k, min_cosine):  # type: ignore[no-untyped-def]
+    """No bin within the angle is denser."""
+    return not np.any(density[np.dot(directions, directions[k]) > min_cosine] > density[k])
+
+
+@njit(cache=True)
+def _is_new(peaks, peak):  # type: ignore[no-untyped-def]
+    return not np.any(np.dot(peaks, peak) > 0.9)
+
+
+@njit(cache=True)
+def _mean_shift(strength, mean, start):  # type: ignore[no-untyped-def]
+    direction = start
+    for _ in range(6):
+        total = np.zeros(3)
+        for k in range(strength.size):
+            if strength[k] > 0.0:
+                cosine = mean[k, 0] * direction[0] + mean[k, 1] * direction[1] + mean[k, 2] * direction[2]
+                if cosine > 0.3:
+                    total += strength[k] * math.exp(KAPPA * (cosine - 1.0)) * mean[k]
+        norm = np.sqrt(np.sum(total * total))
+        if norm == 0.0:
+            break
+        direction = total / norm
+    return direction
+
+
+@njit(cache=True)
+def _peaks_across(strength, mean, first):  # type: ignore[no-untyped-def]
+    """(n, 3) unit vectors across `first` where the gradient's part across it is densest."""
+    helper = np.zeros(3)
+    helper[np.argmin(np.abs(first))] = 1.0
+    u = np.cross(first, helper)
+    u /= np.sqrt(np.sum(u * u))
+    v = np.cross(first, u)
+    across = np.empty((strength.size, 3))
+    weight = np.zeros(strength.size)
+    for k in range(strength.size):
+        part = mean[k] - np.dot(mean[k], first) * first
+        norm = np.sqrt(np.sum(part * part))
+        weight[k] = strength[k] * norm
+        across[k] = part / norm if norm > 1e-9 else u
+    ring = np.empty((36, 3))
+    for i in range(36):
+        ring[i] = math.cos(i * np.pi / 18) * u + math.sin(i * np.pi / 18) * v
+    density = np.dot(np.exp(KAPPA * (np.dot(ring, across.T) - 1.0)), weight)
+    order = np.argsort(-density)
+    peaks = np.empty((MAX_SECONDARY, 3))
+    n = 0
+    for i in range(36):
+        if n == MAX_SECONDARY or density[order[i]] < SECONDARY_SHARE * density[order[0]]:
+            break
+        k = order[i]
+        if density[k] <= 0.0 or not _is_peak(density, ring, k, 0.85):
+            continue
+        peak = _mean_shift(weight, across, ring[k].copy())
+        if _is_new(peaks[:n], peak):
+            peaks[n] = peak
+            n += 1
+    return peaks[:n]
+
+
+@njit(cache=True)
+def describe(level, position, sigma, frame):  # type: ignore[no-untyped-def]
+    """(64,) histogram of the surroundings in a frame: 2 x 2 x 2 cells times the 8 octants of the gradient's direction.
+
+    Gradients count by their length, shared linearly between neighbouring cells and softly between octants.
+    """
+    histogram = np.zeros((8, 8))
+    cells, octants = np.empty(8), np.empty(8)
+    radius, width = SUPPORT_SIGMAS * sigma, WINDOW_SIGMAS * sigma
+    low, high = _box(level.shape, position, radius)
+    f = frame
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            for x in range(low[2], high[2]):
+                pz, py, px = z - position[0], y - position[1], x - position[2]
+                d2 = pz * pz + py * py + px * px
+                if d2 > radius * radius:
+                    continue
+                gz = level[z + 1, y, x] - level[z - 1, y, x]
+                gy = level[z, y + 1, x] - level[z, y - 1, x]
+                gx = level[z, y, x + 1] - level[z, y, x - 1]
+                length = math.sqrt(gz * gz + gy * gy + gx * gx)
+                if length == 0.0:
+                    continue
+                _shares(f, pz / radius, py / radius, px / radius, 1.0, cells)
+                _shares(f, gz / length, gy / length, gx / length, OCTANT_SHARPNESS, octants)
+                w = length * math.exp(-0.5 * d2 / (width * width))
+                for i in range(8):
+                    for j in range(8):
+                        histogram[i, j] += w * cells[i] * octants[j]
+    return histogram.ravel()
+
+
+@njit(cache=True)
+def _shares(f, z, y, x, slope, out):  # type: ignore[no-untyped-def]
+    """Share of each of the 8 octants of a frame in a vector: a product of ramps along the three axes."""
+    a = min(1.0, max(0.0, 0.5 + slope * (f[0, 0] * z + f[0, 1] * y + f[0, 2] * x)))
+    b = min(1.0, max(0.0, 0.5 + slope * (f[1, 0] * z + f[1, 1] * y + f[1, 2] * x)))
+    c = min(1.0, max(0.0, 0.5 + slope * (f[2, 0] * z + f[2, 1] * y + f[2, 2] * x)))
+    out[0] = (1 - a) * (1 - b) * (1 - c)
+    out[1] = (1 - a) * (1 - b) * c
+    out[2] = (1 - a) * b * (1 - c)
+    out[3] = (1 - a) * b * c
+    out[4] = a * (1 - b) * (1 - c)
+    out[5] = a * (1 - b) * c
+    out[6] = a * b * (1 - c)
+    out[7] = a * b * c
+
+
+def ranks(histogram: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(n, 64) ranks 0 to 63 of (n, 64) histograms, ties in the order of the bins (Toews & Wells)."""
+    order = np.argsort(histogram, axis=1, kind="stable")
+    out = np.empty(histogram.shape, np.uint8)
+    np.put_along_axis(out, order, np.arange(histogram.shape[1], dtype=np.uint8)[None, :], axis=1)
+    return out
