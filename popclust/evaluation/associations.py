@@ -1,0 +1,306 @@
+"""Associations between groups and report terms, and the criterion Q that counts them.
+
+For every grouping (descriptor, K, seed), group and term the two-sided Fisher's exact test of [[V, R-V], [C-V, B-R-C+V]];
+Holm's correction over the K groups of a term; Q is the number of corrected p <= alpha, in both directions (Eq. 2 of the
+paper). The family of a term is always its K groups: a group without any unit with a report has p = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numba import njit
+from numpy.typing import NDArray
+
+from popclust.evaluation.counting import GRID, CountedPopulation, ReportTerms, count_population
+from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds_ratio
+from popclust.evaluation.odds_ratios import odds_ratio_intervals
+from popclust.evaluation.permutation import count_terms, group_sizes, null_criterion
+from popclust.settings import AssociateSettings
+
+ASSOCIATIONS = [
+    *("unit", *GRID, "cluster", "term_id", "term", "V", "C", "R", "B", "odds_ratio", "ci_low", "ci_high"),
+    *("p_value", "p_holm", "q_fdr", "direction"),
+]
+"""Columns of the table of associations."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One grouping of the population."""
+
+    descriptor: str
+    """Volume descriptor."""
+    n_clusters: int
+    """Number of groups K."""
+    seed: int
+    """Seed of k-means."""
+
+    def rows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Rows of a frame (columns descriptor, n_clusters, seed) that belong to this grouping."""
+        same = (frame["n_clusters"] == self.n_clusters) & (frame["seed"] == self.seed)
+        return (same & (frame["descriptor"] == self.descriptor)).to_numpy(bool)
+
+
+@dataclass(frozen=True)
+class AssociationResult:
+    """What the tests found."""
+
+    associations: pd.DataFrame
+    """Tests by (descriptor, n_clusters, seed, term_id, cluster): all of each descriptor's reported grouping, and
+    the significant ones of every other grouping. q_fdr is filled for reported groupings only."""
+    criterion: pd.DataFrame
+    """unit, descriptor, n_clusters, seed, Q and its null distribution, one row per grouping."""
+    reported: Grouping
+    """The grouping that is reported."""
+
+
+def associate(
+    clusters: pd.DataFrame,
+    terms: ReportTerms,
+    has_report: pd.Series,
+    patient_of_volume: pd.Series,
+    settings: AssociateSettings,
+    acquired_on: pd.Series | None = None,
+    strata: pd.DataFrame | None = None,
+) -> AssociationResult:
+    """Test every term in every group of every grouping, and Q against permutations.
+
+    Parameters are those of `count_population`; where permutations are to be spread over workers, call
+    `count_population`, `null_criterion` on chunks and `associate_counted` instead.
+
+    Returns
+    -------
+    AssociationResult
+        Associations, criterion, reported grouping.
+
+    Raises
+    ------
+    InputError, ValueError
+        As `count_population`.
+    """
+    population = count_population(clusters, terms, has_report, patient_of_volume, settings, acquired_on, strata)
+    null = null_criterion(population, settings.alpha, settings.seed, 0, settings.n_permutations)
+    return associate_counted(population, settings, null)
+
+
+def associate_counted(
+    population: CountedPopulation, settings: AssociateSettings, null: NDArray[np.int32] | None = None
+) -> AssociationResult:
+    """Associations of a counted population.
+
+    Parameters
+    ----------
+    population
+        Units, groups and terms.
+    settings
+        alpha, unit, descriptor.
+    null
+        (permutation, grouping) Q from `null_criterion`; without it the columns of the null are NaN.
+    """
+    tests = run_tests(population, settings.alpha)
+    criterion = criterion_table(population, tests.Q, settings, null)
+    kept = tests.p_holm <= settings.alpha
+    complete = np.zeros(len(population.grid), dtype=bool)
+    for descriptor in population.grid["descriptor"].unique():
+        complete |= reported_grouping(criterion, descriptor).rows(population.grid)
+    kept |= np.repeat(complete, population.n_clusters)[:, None]
+    associations = _association_table(population, tests, kept, complete, settings)
+    return AssociationResult(associations, criterion, reported_grouping(criterion, settings.descriptor))
+
+
+@dataclass(frozen=True)
+class CellTests:
+    """Tests of all groups of all groupings (rows) with all terms (columns)."""
+
+    V: NDArray[np.int32]
+    """(group, term) units with the term in the group."""
+    R: NDArray[np.int64]
+    """(group,) units in the group."""
+    p_value: NDArray[np.float64]
+    """(group, term) two-sided p."""
+    p_holm: NDArray[np.float64]
+    """(group, term) corrected over the groups of the term in the grouping."""
+    Q: NDArray[np.int64]
+    """(grouping,) significant tests."""
+
+
+def run_tests(population: CountedPopulation, alpha: float) -> CellTests:
+    """Fisher's test of every (grouping, group, term), Holm over the groups of a term, Q."""
+    unit, term = np.nonzero(population.has_term)
+    begin = np.searchsorted(unit, np.arange(population.n_units + 1))
+    R = group_sizes(population)
+    C = population.has_term.sum(axis=0).astype(np.int64)
+    first_cell = population.first_cell
+    V, p_value = _count_and_test(
+        population.cluster, first_cell, begin, term.astype(np.int32), C, R, log_factorials(population.n_units)
+    )
+    p_holm = _holm_by_grouping(p_value, first_cell)
+    significant = np.concatenate([[0], np.cumsum((p_holm <= alpha).sum(axis=1))])
+    return CellTests(V, R, p_value, p_holm, significant[first_cell[1:]] - significant[first_cell[:-1]])
+
+
+def holm(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's step-down correction over the first axis of (test, family) p-values.
+
+    References
+    ----------
+    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979.
+    """
+    p_value = np.asarray(p_value, dtype=np.float64)
+    columns = p_value.reshape(len(p_value), -1)
+    return _holm_by_grouping(columns, np.array([0, len(columns)])).reshape(p_value.shape)
+
+
+def benjamini_yekutieli(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """False discovery rate at which each test is found, valid under any dependence between the tests.
+
+    References
+    ----------
+    Benjamini Y, Yekutieli D. The control of the false discovery rate in multiple testing under dependency. Ann Stat
+    2001.
+    """
+    flat = np.asarray(p_value, dtype=np.float64).ravel()
+    if flat.size == 0:
+        return flat.reshape(np.shape(p_value))
+    order = np.argsort(-flat, kind="stable")
+    rank = np.arange(flat.size, 0, -1)
+    harmonic = np.sum(1.0 / np.arange(1, flat.size + 1))
+    q = np.empty(flat.size)
+    q[order] = np.minimum.accumulate(np.minimum(1.0, flat[order] * flat.size * harmonic / rank))
+    return q.reshape(np.shape(p_value))
+
+
+def criterion_table(
+    population: CountedPopulation,
+    Q: NDArray[np.int64],
+    settings: AssociateSettings,
+    null: NDArray[np.int32] | None = None,
+) -> pd.DataFrame:
+    """Q of every grouping beside its null distribution.
+
+    Q_null_mean, Q_null_p95 and p_value belong to the mean of Q over the seeds, by which K is chosen: one value per
+    (descriptor, K). p_value_selected compares the same mean with the largest that each permutation reaches at any K
+    (with descriptor = 'best': of any descriptor), so it holds for a K that was chosen.
+    """
+    criterion = population.grid.assign(unit=settings.unit, Q=Q)[["unit", *GRID, "Q"]]
+    for column in ("Q_null_mean", "Q_null_p95", "p_value", "p_value_selected"):
+        criterion[column] = np.nan
+    if null is None or len(null) == 0:
+        return criterion
+    by = ["descriptor", "n_clusters"]
+    codes = criterion.groupby(by, sort=False).ngroup().to_numpy()
+    observed = _mean_by(codes, Q[None, :].astype(np.float64))[0]
+    means = _mean_by(codes, null.astype(np.float64))
+    descriptor = criterion.groupby(codes)["descriptor"].first()
+    chosen_among = np.zeros(len(descriptor), dtype=np.int64)
+    if settings.descriptor != "best":
+        chosen_among = pd.factorize(descriptor)[0]
+    largest = np.stack([means[:, chosen_among == code].max(axis=1) for code in chosen_among], axis=1)
+    criterion["Q_null_mean"] = means.mean(axis=0)[codes]
+    criterion["Q_null_p95"] = np.percentile(means, 95, axis=0)[codes]
+    criterion["p_value"] = _permutation_p(observed, means)[codes]
+    criterion["p_value_selected"] = _permutation_p(observed, largest)[codes]
+    return criterion
+
+
+def _mean_by(codes: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of the columns of each code; sums of whole numbers, so equal means compare equal."""
+    columns = [values[:, codes == code].sum(axis=1) / np.sum(codes == code) for code in range(codes.max() + 1)]
+    return np.stack(columns, axis=1)
+
+
+def _permutation_p(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(1 + permutations that reach the observed value) / (1 + permutations): never 0, never too small."""
+    return (1.0 + np.sum(null >= observed, axis=0)) / (1.0 + len(null))
+
+
+def reported_grouping(criterion: pd.DataFrame, descriptor: str) -> Grouping:
+    """The grouping that is reported for a descriptor.
+
+    The smallest K at the maximum of mean Q over the seeds; the seed whose Q at that K is nearest the mean, the lowest
+    on ties. For 'best' the descriptor with the largest such maximum, the first by name on ties.
+
+    Raises
+    ------
+    ValueError
+        The criterion holds no row of this descriptor.
+    """
+    rows = criterion if descriptor == "best" else criterion[criterion["descriptor"] == descriptor]
+    if rows.empty:
+        known = ", ".join(sorted(criterion["descriptor"].unique()))
+        raise ValueError(f"descriptor: no groups were formed with {descriptor!r}; there are {known}")
+    mean = rows.groupby(["descriptor", "n_clusters"], sort=True)["Q"].mean()
+    name, n_clusters = mean.index[int(np.argmax(mean.to_numpy()))]
+    same = rows[(rows["descriptor"] == name) & (rows["n_clusters"] == n_clusters)].sort_values("seed")
+    nearest = int(np.argmin(np.abs(same["Q"].to_numpy() - mean.max())))
+    return Grouping(str(name), int(n_clusters), int(same["seed"].iloc[nearest]))
+
+
+def _association_table(
+    population: CountedPopulation,
+    tests: CellTests,
+    kept: NDArray[np.bool_],
+    complete: NDArray[np.bool_],
+    settings: AssociateSettings,
+) -> pd.DataFrame:
+    """The kept (group, term) cells as rows."""
+    q_fdr = np.full(tests.p_value.shape, np.nan)
+    for grouping in np.flatnonzero(complete):
+        cells = slice(*population.first_cell[grouping : grouping + 2])
+        q_fdr[cells] = benjamini_yekutieli(tests.p_value[cells])
+    cell, term = np.nonzero(kept)
+    grouping = np.repeat(np.arange(len(population.grid)), population.n_clusters)[cell]
+    cluster = cell - population.first_cell[grouping]
+    order = np.lexsort((cluster, term, grouping))
+    cell, term, grouping, cluster = cell[order], term[order], grouping[order], cluster[order]
+    V = tests.V[cell, term].astype(np.int64)
+    R = tests.R[cell]
+    C = population.has_term.sum(axis=0).astype(np.int64)[term]
+    B = np.full(V.size, population.n_units, dtype=np.int64)
+    interval = odds_ratio_intervals(V, R, C, B)
+    grid = population.grid.iloc[grouping].reset_index(drop=True)
+    columns = {
+        "unit": settings.unit,
+        **{name: grid[name].to_numpy() for name in GRID},
+        "cluster": cluster,
+        "term_id": np.array(population.term_id, dtype=object)[term],
+        "term": np.array(population.term, dtype=object)[term],
+        **{"V": V, "C": C, "R": R, "B": B, "odds_ratio": sample_odds_ratio(V, R, C, B)},
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "p_value": tests.p_value[cell, term],
+        "p_holm": tests.p_holm[cell, term],
+        "q_fdr": q_fdr[cell, term],
+        "direction": np.where(V * B >= R * C, 1, -1),
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(V.size))[ASSOCIATIONS]
+
+
+@njit(cache=True, nogil=True)
+def _count_and_test(cluster, first_cell, begin, term, C, R, lf):
+    n_units = cluster.shape[1]
+    V = np.zeros((first_cell[-1], C.size), dtype=np.int32)
+    p = np.empty(V.shape)
+    for g in range(cluster.shape[0]):
+        count_terms(cluster[g], begin, term, V[first_cell[g] : first_cell[g + 1]])
+    for cell in range(V.shape[0]):
+        for t in range(C.size):
+            p[cell, t] = np.exp(fisher_log_p(V[cell, t], R[cell], C[t], n_units, lf))
+    return V, p
+
+
+@njit(cache=True, nogil=True)
+def _holm_by_grouping(p, first_cell):
+    corrected = np.empty(p.shape)
+    for g in range(first_cell.size - 1):
+        begin, end = first_cell[g], first_cell[g + 1]
+        for t in range(p.shape[1]):
+            order = np.argsort(p[begin:end, t], kind="mergesort")
+            largest = 0.0
+            for i in range(order.size):
+                largest = min(1.0, max(largest, p[begin + order[i], t] * (order.size - i)))
+                corrected[begin + order[i], t] = largest
+    return corrected
