@@ -21,7 +21,7 @@ class Column:
 
     name: str
     dtype: str
-    """'string', 'bool', 'int64', 'Int64' (may be missing), 'float64', or 'list'."""
+    """'string', 'bool', 'int64', 'Int64' and 'boolean' (may be missing), 'float64', or 'list'."""
     doc: str
 
 
@@ -57,7 +57,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         age_years          float64  at the examination, 90 for more than 89
         sex                string   as in the header
         acquired_on        string   ISO date, shifted by a secret number of days per patient
-        contrast           string   contrast agent given: yes, no, or missing
+        contrast           boolean  contrast agent given; may be missing
         included           bool     taken into the population
         reasons            list     codes of why not
         """
@@ -161,6 +161,7 @@ STORES: dict[str, dict[str, Array]] = {
     "topics": {
         "topic_of_volume": Array(("volume", "topic"), "float64", "share of each topic, rows sum to 1"),
         "word_of_topic": Array(("topic", "word"), "float64", "probability of each word, rows sum to 1"),
+        "components": Array(("topic", "word"), "float64", "variational parameters of the topics, for new volumes"),
     },
     "terms": {
         "has_term": Array(("volume", "term"), "bool", "the volume's report affirms the term"),

@@ -219,6 +219,11 @@ class Study:
         """Markers of all finished parts of a stage, by sorted volume_id."""
         return {v: str(d["marker"]) for v, d in self._marker_files(stage).items()}
 
+    def n_markers(self, stage: str) -> int:
+        """How many parts of a stage are finished, without reading them."""
+        fs, folder = fsspec.core.url_to_fs(self.path("markers", stage))
+        return sum(p.endswith(".json") for p in fs.ls(folder, detail=False)) if fs.exists(folder) else 0
+
     def records(self, stage: str, volume_ids: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Records of finished parts of a stage, by sorted volume_id."""
         wanted = None if volume_ids is None else set(volume_ids)

@@ -19,7 +19,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
 from popclust.dataflow.isolation import IsolatedError
-from popclust.errors import SurroundingsError, VolumeError
+from popclust.errors import InputError, SurroundingsError, VolumeError
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
 
     Raises
     ------
-    SurroundingsError
-        The disk is full: no fault of the volume's.
+    InputError, SurroundingsError
+        No fault of the volume's: wrong settings, a full disk.
     """
     try:
         return Outcome("", value=function(*args))
@@ -127,7 +127,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
         return Outcome("", error=error.code, message=error.message)
     except IsolatedError as error:
         return Outcome("", error=error.code, message=error.message, is_final=False)
-    except SurroundingsError:
+    except (InputError, SurroundingsError):  # no fault of this volume's: the whole run hears of it
         raise
     except Exception as error:  # it goes to quarantine with its place; one bad volume stops nobody
         if is_disk_full(error):
@@ -159,7 +159,7 @@ def _outcome(future: Future, task: Task, n: int) -> Outcome:
     if future.status in ("cancelled", "lost"):
         raise SurroundingsError("the Dask cluster was lost")
     error = future.exception()
-    if isinstance(error, SurroundingsError):
+    if isinstance(error, InputError | SurroundingsError):
         raise error
     if isinstance(error, CommClosedError | FutureCancelledError):
         raise SurroundingsError("the Dask cluster was lost")

@@ -1,0 +1,132 @@
+"""What is learnt from the whole population, out of core: visual words, and groups when volumes are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from dask_ml.wrappers import Incremental
+from distributed import Client
+from numpy.typing import NDArray
+from sklearn.cluster import MiniBatchKMeans
+
+from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, training_order
+from popclust.study import Study
+
+_SLAB_BYTES = 256 * 2**20
+"""Training rows held in memory at once while they are packed."""
+_SCALING_ROWS = 200_000
+"""Training rows, shuffled already, from which the scaling is learnt."""
+
+
+def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
+    """Gather every volume's training sample into vocabulary/training.zarr, spread over the population.
+
+    Memory holds one slab: rows i to j of every volume.
+    """
+    volume_ids = sorted(volume_ids)
+    out = study.open_group("vocabulary", "training.zarr", mode="w")
+    samples = [study.open_group("features", f"{v}.zarr") for v in volume_ids]
+    counts = {}
+    for name in VOCABULARIES:
+        arrays = [_array(group, f"training_{name}") for group in samples]
+        n_rows = np.array([len(a) for a in arrays])
+        width = arrays[0].shape[1]
+        shape = (int(n_rows.sum()), width)
+        block = study.settings.vocabulary.block_rows
+        packed = out.create_array(name, shape=shape, chunks=(block, width), dtype=np.float32)
+        depth = max(1, _SLAB_BYTES // (4 * width * len(arrays)))
+        rng = np.random.default_rng([study.settings.vocabulary.seed, VOCABULARIES.index(name)])
+        at = 0
+        for start in range(0, int(n_rows.max(initial=0)), depth):
+            rows = training_order(n_rows, start, start + depth)
+            slab = np.concatenate([a[r] for a, r in zip(arrays, rows, strict=True)])
+            packed[at : at + len(slab)] = slab[rng.permutation(len(slab))]
+            at += len(slab)
+        counts[name] = shape[0]
+    return counts
+
+
+def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, Any]:
+    """Learn one vocabulary by dask-ml's incremental mini-batch k-means over the packed training rows."""
+    settings = study.settings.vocabulary
+    rows = _array(study.open_group("vocabulary", "training.zarr"), name)
+    width = rows.shape[1] - 3
+    first = np.asarray(rows[:_SCALING_ROWS])
+    group = study.open_group("vocabulary", f"{name}.zarr", mode="w")
+    if len(first) == 0:  # nobody has a feature of this kind: a vocabulary of no words
+        scaling = FeatureScaling(np.zeros(width), np.ones(width), np.zeros(3), np.ones(3), settings.spatial_weight)
+        Vocabulary(name, scaling, np.zeros((0, width + 3), np.float32)).save(group)
+        return {"n_rows": 0, "n_words": 0, "inertia_per_row": None}
+    scaling = FeatureScaling.fitted(first[:, :width], first[:, width:], settings.spatial_weight)
+    scaled = scaling.apply(first[:, :width], first[:, width:])
+    n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(scaled, axis=0)))
+    # The last block joins its neighbour: a mini-batch smaller than the number of words cannot start one.
+    chunks = _blocks(len(rows), max(settings.block_rows, n_words))
+    array = da.from_zarr(rows, chunks=(chunks, rows.shape[1])).map_blocks(_scale, scaling, width, dtype=np.float32)
+    kmeans = Incremental(MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001))
+    with scheduler_of(client):
+        for _ in range(settings.n_passes):
+            kmeans.partial_fit(array)
+    centres = np.ascontiguousarray(kmeans.estimator_.cluster_centers_, dtype=np.float32)
+    words = Vocabulary(name, scaling, centres)
+    words.save(group)
+    return {"n_rows": len(rows), "n_words": n_words, "inertia_per_row": _inertia(scaled, centres)}
+
+
+def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:
+    """Centres of groups by dask-ml's incremental mini-batch k-means, for populations too large for exact k-means.
+
+    Runs where it is called: inside a task, on the task's own threads.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = descriptors[rng.permutation(len(descriptors))]
+    array = da.from_array(shuffled, chunks=(_blocks(len(shuffled), max(1024, 3 * n_clusters)), -1))
+    kmeans = Incremental(MiniBatchKMeans(n_clusters, random_state=seed, n_init=10))
+    with dask.config.set(scheduler="synchronous"):
+        for _ in range(10):
+            kmeans.partial_fit(array)
+    return np.asarray(kmeans.estimator_.cluster_centers_, dtype=np.float64)
+
+
+@contextmanager
+def scheduler_of(client: Client | None) -> Iterator[None]:
+    """Make dask collections compute on the client, or in this thread where there is none."""
+    if client is not None:
+        with client.as_current():
+            yield
+    else:
+        with dask.config.set(scheduler="synchronous"):
+            yield
+
+
+def _scale(rows: NDArray[np.float32], scaling: FeatureScaling, width: int) -> NDArray[np.float32]:
+    return scaling.apply(rows[:, :width], rows[:, width:])
+
+
+def _blocks(n_rows: int, size: int) -> tuple[int, ...]:
+    """Sizes of blocks; what is left over joins the last one.
+
+    >>> _blocks(25, 10)
+    (10, 15)
+    """
+    n_blocks = max(1, n_rows // size)
+    return (size,) * (n_blocks - 1) + (n_rows - size * (n_blocks - 1),)
+
+
+def _inertia(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> float:
+    some = rows[:20_000].astype(np.float64)
+    distances = (some**2).sum(1)[:, None] - 2 * some @ centres.T + (centres**2).sum(1)
+    return round(float(distances.min(axis=1).mean()), 6)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name!r} is not an array")
+    return array

@@ -1,0 +1,167 @@
+"""What is done for the whole population: read tables and stores, call pure functions, write tables and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from popclust.dataflow.learning import minibatch_centres
+from popclust.errors import InputError
+from popclust.evaluation.associations import associate_counted
+from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
+from popclust.evaluation.permutation import null_criterion
+from popclust.population.clustering import descriptor_matrix, exact_kmeans, group_over_seeds
+from popclust.population.model import Model
+from popclust.population.topics import TopicModel, fit_topics, scale_counts
+from popclust.population.vocabulary import VOCABULARIES
+from popclust.study import Study
+
+
+def gather_word_counts(study: Study, volume_ids: Sequence[str]) -> None:
+    """Write word_counts.zarr from what the volumes' encode parts left."""
+    records = study.records("encode", volume_ids)
+    counts = [np.concatenate([np.asarray(r[v], np.uint32) for v in VOCABULARIES]) for r in records.values()]
+    first = next(iter(records.values()))
+    vocabulary_of_word = np.repeat(VOCABULARIES, [len(first[v]) for v in VOCABULARIES])
+    dataset = xr.Dataset(
+        {"counts": (("volume", "word"), np.stack(counts).astype(np.uint32))},
+        coords={"volume": list(records), "vocabulary": ("word", vocabulary_of_word)},
+    )
+    study.write_dataset("word_counts", dataset)
+
+
+def learn_topics(study: Study) -> Mapping[str, Any]:
+    """Write topics.zarr."""
+    words = study.read_dataset("word_counts")
+    scaled = _scaled(study, words)
+    with threadpool_limits(1):  # the order of sums must not depend on the machine's cores
+        model = fit_topics(scaled, study.settings.topics)
+        topic_of_volume = model.transform(scaled)
+    dataset = xr.Dataset(
+        {
+            "topic_of_volume": (("volume", "topic"), topic_of_volume),
+            "word_of_topic": (("topic", "word"), model.word_of_topic),
+            "components": (("topic", "word"), model.components),
+        },
+        coords={"volume": words.volume.values, "vocabulary": ("word", words.vocabulary.values)},
+        attrs={"doc_topic_prior": model.doc_topic_prior},
+    )
+    study.write_dataset("topics", dataset)
+    return {"n_topics": int(dataset.sizes["topic"]), "n_volumes": int(dataset.sizes["volume"])}
+
+
+def group(study: Study, descriptor: str, n_clusters: int) -> pd.DataFrame:
+    """Rows of clusters.parquet for one descriptor and one number of groups, over all seeds."""
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    matrix = descriptor_matrix(
+        descriptor, _scaled(study, words), words.vocabulary.values, topics.topic_of_volume.values
+    )
+    settings = study.settings.cluster
+    is_exact = settings.engine == "exact" or (settings.engine == "auto" and len(matrix) <= settings.exact_limit)
+    fit = exact_kmeans if is_exact else minibatch_centres
+    with threadpool_limits(1):
+        return group_over_seeds(matrix, words.volume.values.tolist(), descriptor, n_clusters, settings, fit)
+
+
+def null_of_criterion(study: Study, first: int, last: int) -> NDArray[np.int32]:
+    """Q of every grouping under permutations first .. last - 1."""
+    settings = study.settings.associate
+    return null_criterion(counted_population(study), settings.alpha, settings.seed, first, last)
+
+
+def test_associations(study: Study, null: NDArray[np.int32] | None) -> Mapping[str, Any]:
+    """Write associations.parquet, criterion.parquet and the frozen model of the reported grouping."""
+    population = counted_population(study)
+    result = associate_counted(population, study.settings.associate, null)
+    study.write_table("associations", result.associations)
+    study.write_table("criterion", result.criterion)
+    reported = result.reported
+    _freeze(study, reported.descriptor, reported.n_clusters, reported.seed)
+    rows = reported.rows(result.criterion)
+    return {
+        "descriptor": reported.descriptor,
+        "n_clusters": reported.n_clusters,
+        "seed": reported.seed,
+        "Q": int(result.criterion.loc[rows, "Q"].iloc[0]),
+        "unit": study.settings.associate.unit,
+        "n_units": population.n_units,
+        "n_tested_terms": len(population.term_id),
+        "min_term_count": study.settings.associate.min_term_count,
+    }
+
+
+def counted_population(study: Study) -> CountedPopulation:
+    """The units of the tests, from the study's tables.
+
+    Raises
+    ------
+    InputError
+        No grouped volume has a report.
+    """
+    cohort = study.read_table("cohort").set_index("volume_id")
+    terms = study.read_dataset("terms")
+    present = pd.DataFrame(terms.has_term.values, index=terms.volume.values, columns=terms.term.values)
+    labels = pd.Series(terms.label.values, index=terms.term.values)
+    has_report = pd.Series(True, index=terms.volume.values)
+    clusters = study.read_table("clusters")
+    return count_population(
+        clusters,
+        ReportTerms(present, labels),
+        has_report,
+        cohort["patient_id"],
+        study.settings.associate,
+        cohort["acquired_on"],
+    )
+
+
+def groups_without_reports(study: Study) -> Mapping[str, Any]:
+    """The grouping that is reported where no report says how many groups there are.
+
+    Raises
+    ------
+    InputError
+        There are no groups.
+    """
+    clusters = study.read_table("clusters")
+    wanted = study.settings.associate.descriptor
+    descriptor = wanted if wanted != "best" else "lda"
+    rows = clusters[clusters["descriptor"] == descriptor]
+    if rows.empty:
+        raise InputError(f"associate.descriptor: no groups were formed with {descriptor!r} (see cluster.descriptors)")
+    # Without reports there is no Q: the most stable number of groups stands in, and the record says so.
+    stability = rows.groupby("n_clusters")["stability"].mean().round(6)
+    n_clusters = int(stability.idxmax())
+    seed = int(rows["seed"].min())
+    _freeze(study, descriptor, n_clusters, seed)
+    return {
+        "descriptor": descriptor,
+        "n_clusters": n_clusters,
+        "seed": seed,
+        "Q": None,
+        "unit": study.settings.associate.unit,
+        "n_units": 0,
+        "n_tested_terms": 0,
+        "min_term_count": study.settings.associate.min_term_count,
+    }
+
+
+def _freeze(study: Study, descriptor: str, n_clusters: int, seed: int) -> None:
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    clusters = study.read_table("clusters")
+    of = (clusters["descriptor"] == descriptor) & (clusters["n_clusters"] == n_clusters) & (clusters["seed"] == seed)
+    cluster = clusters[of].set_index("volume_id").loc[words.volume.values, "cluster"].to_numpy(np.int64)
+    topic_model = TopicModel(topics.components.values, float(topics.attrs["doc_topic_prior"]))
+    masses = study.settings.encode
+    with threadpool_limits(1):
+        model = Model.frozen(descriptor, words.counts.values, words.vocabulary.values, masses, topic_model, cluster)
+    model.save(study.open_group("model", "groups.zarr", mode="w"))
+
+
+def _scaled(study: Study, words: xr.Dataset) -> NDArray[np.float64]:
+    return scale_counts(words.counts.values, words.vocabulary.values, study.settings.encode)

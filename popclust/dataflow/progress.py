@@ -1,0 +1,241 @@
+"""How far a run is: bars for a person at a terminal, a file in the study for everybody else.
+
+A Dask client can run code on the scheduler, so a read-only view is not a client: it reads what the run wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import psutil
+import rich.progress
+from rich.console import Console
+from rich.table import Table
+
+from popclust.dataflow.stages import STAGES, stage_named
+from popclust.dataflow.window import Outcome
+from popclust.errors import InputError
+from popclust.study import Study
+
+_ACTIVE = ("runs", "active.json")
+_HEARTBEAT_S = 2.0
+_STALE_S = 60.0
+
+
+@dataclass
+class StageProgress:
+    """Counts of one stage."""
+
+    name: str
+    total: int
+    """Parts that should exist."""
+    reused: int
+    """Parts that were there already."""
+    done: int = 0
+    """Parts made by this run."""
+    failed: int = 0
+    """Parts that went to quarantine."""
+    seconds: float = 0.0
+    """Wall time so far."""
+
+    @property
+    def left(self) -> int:
+        """Parts still to come."""
+        return self.total - self.reused - self.done - self.failed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from this run's own pace; None before the first part is done."""
+        finished = self.done + self.failed
+        return self.seconds / finished * self.left if finished else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "stage": self.name,
+            "total": self.total,
+            "done": self.reused + self.done,
+            "reused": self.reused,
+            "quarantined": self.failed,
+            "left": self.left,
+            "seconds": round(self.seconds, 1),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+        }
+
+
+@dataclass
+class Progress:
+    """Follows one run; use as a context manager."""
+
+    study: Study
+    run_id: str
+    console: Console
+    """Where bars and lines go; a quiet console for none."""
+    dashboard: str = ""
+    """Address of the Dask dashboard."""
+    stages: list[StageProgress] = field(default_factory=list)
+    """Stages so far, the last is the current one."""
+
+    def __enter__(self) -> Progress:
+        refuse_second_run(self.study)
+        columns = (
+            rich.progress.TextColumn("{task.description:<24}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(compact=True),
+        )
+        self._bars = rich.progress.Progress(*columns, console=self.console)
+        self._bars.start()
+        self._started = time.monotonic()
+        self._bar: rich.progress.TaskID | None = None
+        self._ended = threading.Event()
+        self._write("running")
+        self._heart = threading.Thread(target=self._beat, daemon=True, name="popclust-heartbeat")
+        self._heart.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        self._heart.join()
+        self._bars.stop()
+        self._write("ended" if kind is None else "stopped")
+
+    def start(self, name: str, total: int, reused: int) -> None:
+        """A stage begins."""
+        self._started = time.monotonic()
+        self.stages.append(StageProgress(name, total, reused))
+        title = stage_named(name).title
+        # The parts that were there already are no measure of the pace, so the bar counts only what is to do.
+        self._bar = self._bars.add_task(title, total=total - reused) if total > reused else None
+        if self._bar is None:
+            self.line(f"{title:<24} nothing to do, {reused} done before")
+
+    def advance(self, outcome: Outcome) -> None:
+        """A part is finished, or has failed."""
+        stage = self.stages[-1]
+        if outcome.error:
+            stage.failed += 1
+            self.line(f"[yellow]{outcome.key} kept out:[/] {_escape(outcome.message)}")
+        else:
+            stage.done += 1
+        stage.seconds = time.monotonic() - self._started
+        if self._bar is not None:
+            self._bars.advance(self._bar)
+
+    def line(self, text: str) -> None:
+        """One line for a person, above the bars."""
+        self._bars.console.print(text, highlight=False)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_HEARTBEAT_S):
+            self._write("running")
+
+    def _write(self, state: str) -> None:
+        value = {
+            "run_id": self.run_id,
+            "state": state,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "dashboard": self.dashboard,
+            "beat": datetime.now(UTC).isoformat(timespec="seconds"),
+            "stages": [s.as_dict() for s in list(self.stages)],
+        }
+        self.study.write_json(value, *_ACTIVE)
+
+
+def refuse_second_run(study: Study) -> None:
+    """Two runs at once would write the same parts.
+
+    Raises
+    ------
+    InputError
+        Another run is at work on the study.
+    """
+    active = _active(study)
+    if active and is_alive(active) and active["pid"] != os.getpid():
+        raise InputError(
+            f"{study.url}: another run is at work on this study (process {active['pid']} on {active['host']}); "
+            f"wait for it, or remove {'/'.join(_ACTIVE)} if you know that it is gone"
+        )
+
+
+def is_alive(active: dict[str, Any]) -> bool:
+    """Whether the run that wrote `active` still works."""
+    if active["state"] != "running":
+        return False
+    if active["host"] == socket.gethostname():
+        return bool(psutil.pid_exists(active["pid"]))
+    age = datetime.now(UTC) - datetime.fromisoformat(active["beat"])
+    return age.total_seconds() < _STALE_S
+
+
+def snapshot(study: Study) -> dict[str, Any]:
+    """How far the study is, from the study alone.
+
+    Returns
+    -------
+    dict
+        ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
+        ``quarantined`` (volumes kept out, in all) and ``stages``: for each, in order, ``stage``, ``total``, ``done``,
+        ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
+    """
+    active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "stages": []}
+    if active["state"] == "running" and not is_alive(active):
+        active["state"] = "killed"
+    known = {s["stage"]: s for s in active["stages"]}
+    stages = [known.get(s.name) or _untouched(study, s.name) for s in STAGES]
+    n_quarantined = study.read_table("quarantine")["volume_id"].nunique() if study.exists("quarantine.parquet") else 0
+    fields = ("state", "run_id", "dashboard")
+    return {**{k: active[k] for k in fields}, "quarantined": int(n_quarantined), "stages": stages}
+
+
+def as_table(state: dict[str, Any]) -> Table:
+    """A snapshot for the terminal or a notebook."""
+    table = Table(title=f"run {state['run_id'] or '-'}: {state['state']}, {state['quarantined']} volumes in quarantine")
+    for column in ("stage", "done", "quarantined", "left", "time left"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in state["stages"]:
+        left = "" if stage["left"] is None else str(stage["left"])
+        table.add_row(
+            stage["stage"], str(stage["done"]), str(stage["quarantined"]), left, _duration(stage["seconds_left"])
+        )
+    return table
+
+
+def _untouched(study: Study, name: str) -> dict[str, Any]:
+    """A stage that the last run did not come to: what is there, nobody knows how many should be."""
+    fields = ("total", "left", "seconds", "seconds_left")
+    return {
+        "stage": name,
+        "done": study.n_markers(name),
+        "reused": 0,
+        "quarantined": 0,
+        **dict.fromkeys(fields),
+    }
+
+
+def _active(study: Study) -> dict[str, Any] | None:
+    return dict(study.read_json(*_ACTIVE)) if study.exists(*_ACTIVE) else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
