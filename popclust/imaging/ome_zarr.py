@@ -1,0 +1,121 @@
+"""Volumes as OME-Zarr 0.5: compressed chunks in one shard, with spacing and position in the metadata.
+
+The specification: https://ngff.openmicroscopy.org/0.5/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from popclust.imaging.volume import AIR_HU, Vector, Volume
+
+VERSION = "0.5"
+_CHUNK = 64
+
+
+def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write a volume; what the store held before is replaced.
+
+    The whole volume is one shard, so one writer owns it, and a reader still fetches single chunks of 64^3 voxels. Equal
+    volumes and attributes give equal bytes.
+
+    Parameters
+    ----------
+    store : path, URL or zarr store
+        Whatever `zarr.open_group` takes.
+    volume : Volume
+        int16 HU, or a bool mask.
+    attributes : mapping, optional
+        JSON values stored beside the OME metadata, under `popclust`.
+
+    Raises
+    ------
+    ValueError
+        If the voxels are neither int16 nor bool.
+    """
+    if volume.hu.dtype not in (np.dtype(np.int16), np.dtype(bool)):
+        raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.hu.dtype}")
+    group = zarr.create_group(
+        store,
+        zarr_format=3,
+        overwrite=True,
+        attributes={"ome": _multiscales(volume), "popclust": dict(sorted((attributes or {}).items()))},
+    )
+    array = group.create_array(
+        "0",
+        shape=volume.shape,
+        dtype=volume.hu.dtype,
+        chunks=(_CHUNK,) * 3,
+        shards=tuple(-(-n // _CHUNK) * _CHUNK for n in volume.shape),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        fill_value=AIR_HU if volume.hu.dtype == np.int16 else False,
+        dimension_names=("z", "y", "x"),
+    )
+    array[...] = volume.hu
+
+
+def read_ome_zarr(store: Any) -> Volume:
+    """Read the volume at full resolution from an OME-Zarr 0.5 image with axes z, y, x in millimetres.
+
+    Raises
+    ------
+    ValueError
+        If the store holds something else.
+    FileNotFoundError
+        If there is nothing.
+    """
+    group = zarr.open_group(store, mode="r")
+    ome: Any = group.attrs.get("ome")
+    if not isinstance(ome, dict) or ome.get("version") != VERSION or not ome.get("multiscales"):
+        raise ValueError(f"store: is no OME-Zarr {VERSION} image")
+    image = ome["multiscales"][0]
+    if [(axis.get("name"), axis.get("unit")) for axis in image["axes"]] != [(name, "millimeter") for name in "zyx"]:
+        raise ValueError("store: the image's axes are not z, y, x in millimeter")
+    dataset = image["datasets"][0]
+    spacing, origin = np.ones(3), np.zeros(3)
+    for transformation in [*dataset["coordinateTransformations"], *image.get("coordinateTransformations", ())]:
+        if transformation["type"] == "scale":
+            spacing, origin = spacing * transformation["scale"], origin * transformation["scale"]
+        elif transformation["type"] == "translation":
+            origin = origin + transformation["translation"]
+    array = group[dataset["path"]]
+    if not isinstance(array, zarr.Array):
+        raise ValueError("store: the image's first resolution is missing")
+    return Volume(np.asarray(array[...]), _vector(spacing), _vector(origin))
+
+
+def read_attributes(store: Any) -> dict[str, Any]:
+    """The attributes that `write_ome_zarr` stored beside the volume."""
+    attributes: Any = zarr.open_group(store, mode="r").attrs.get("popclust", {})
+    return dict(attributes)
+
+
+def _multiscales(volume: Volume) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "multiscales": [
+            {
+                "axes": [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"],
+                "datasets": [
+                    {
+                        "path": "0",
+                        "coordinateTransformations": [
+                            {"type": "scale", "scale": [float(s) for s in volume.spacing_mm]},
+                            {"type": "translation", "translation": [float(o) for o in volume.origin_mm]},
+                        ],
+                    }
+                ],
+                "name": "ct",
+            }
+        ],
+    }
+
+
+def _vector(values: Any) -> Vector:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

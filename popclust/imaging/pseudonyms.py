@@ -1,0 +1,165 @@
+"""Keyed pseudonyms: the study holds HMACs of the source's identifiers, the key stays outside the study.
+
+The same identifier and key give the same pseudonym on every machine; without the key nobody can go back, nor test a
+guessed identifier, as a plain hash would allow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
+
+from popclust.errors import InputError
+
+Kind = Literal["volume", "patient", "study", "accession"]
+
+_PREFIX: dict[str, str] = {"volume": "v", "patient": "p", "study": "s", "accession": "a"}
+_REPORT_COLUMNS: dict[str, Kind] = {
+    "series_instance_uid": "volume",
+    "study_instance_uid": "study",
+    "accession_number": "accession",
+}
+_KEY_BYTES = 32
+_MAX_SHIFT_DAYS = 365
+
+
+def load_or_create_key(path: str | os.PathLike[str]) -> bytes:
+    """Read the secret key, or make one for the owner's eyes alone if the file does not exist.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        File with 64 hexadecimal digits.
+
+    Returns
+    -------
+    bytes
+        The 32 bytes of the key.
+
+    Raises
+    ------
+    InputError
+        If the file can be read by group or others, or does not hold a key.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _load_key(path)
+    except OSError as error:
+        raise InputError(f"key_file {path}: cannot be created ({error.strerror}); name a place you may write") from None
+    key = secrets.token_bytes(_KEY_BYTES)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key.hex() + "\n")
+    return key
+
+
+def _load_key(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InputError(f"key_file {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        text = ""
+        mode = 0o600
+    if stat.S_IMODE(mode) & 0o077:
+        raise InputError(f"key_file {path}: others can read it, which undoes the pseudonyms; run `chmod 600 {path}`")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise InputError(
+            f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; move it away to get a new key"
+        )
+    return key
+
+
+def pseudonym(key: bytes, kind: Kind, value: str) -> str:
+    """Pseudonym of an identifier: a letter for the kind and 16 hexadecimal digits of its HMAC-SHA256 (64 bits).
+
+    Raises
+    ------
+    ValueError
+        If `kind` is unknown or `value` is empty.
+
+    Examples
+    --------
+    >>> pseudonym(bytes(32), "volume", "1.2.3")
+    'v51995668526999be'
+    """
+    if kind not in _PREFIX:
+        raise ValueError(f"kind: must be one of {', '.join(_PREFIX)}, got {kind!r}")
+    if not value:
+        raise ValueError(f"value: the {kind} has no identifier to make a pseudonym of")
+    return _PREFIX[kind] + _digest(key, kind, value).hex()[:16]
+
+
+def patient_pseudonym(key: bytes, issuer: str, patient_id: str, study_identity: str) -> str:
+    """Pseudonym of a patient: of the issuer and the ID together, or of the study where there is no ID."""
+    # The separator cannot occur in a DICOM string.
+    value = f"id\\{issuer}\\{patient_id}" if patient_id else f"study\\{study_identity}"
+    return pseudonym(key, "patient", value)
+
+
+def report_pseudonym(key: bytes, row: Mapping[str, object]) -> dict[str, str]:
+    """Pseudonyms by which a report joins the cohort.
+
+    Parameters
+    ----------
+    key : bytes
+        The study's key.
+    row : mapping
+        One report; `series_instance_uid`, `study_instance_uid`, `accession_number` and `volume_id` are looked at.
+
+    Returns
+    -------
+    dict of str to str
+        Those of `volume_id`, `study_id`, `accession_id` that the row has an identifier for; a `volume_id` in the row is
+        a pseudonym already.
+    """
+    found = {
+        f"{kind}_id": pseudonym(key, kind, value)
+        for column, kind in _REPORT_COLUMNS.items()
+        if (value := _text(row.get(column)))
+    }
+    if volume_id := _text(row.get("volume_id")):
+        found["volume_id"] = volume_id
+    return found
+
+
+def shifted_date(key: bytes, patient_id: str, day: date) -> date:
+    """Move a date by the patient's own number of days, 1 to 365 either way, so that intervals within a patient stay.
+
+    Parameters
+    ----------
+    key : bytes
+        The study's key.
+    patient_id : str
+        The patient's pseudonym.
+    day : datetime.date
+        The true date.
+    """
+    number = int.from_bytes(_digest(key, "date", patient_id)[:8], "big")
+    sign = 1 if number % 2 else -1
+    return day + timedelta(days=sign * (1 + number // 2 % _MAX_SHIFT_DAYS))
+
+
+def _digest(key: bytes, kind: str, value: str) -> bytes:
+    return hmac.new(key, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+
+
+def _text(value: object) -> str:
+    # Empty cells come as None, '' or NaN; a UID or number read as text keeps its leading zeros.
+    if value is None or value != value:
+        return ""
+    return str(value).strip()

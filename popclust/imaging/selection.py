@@ -1,0 +1,164 @@
+"""The cohort's rows, and the rules by which a series is included or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+from popclust.imaging.volume import Vector
+from popclust.settings import IngestSettings
+
+REASONS: dict[str, str] = {
+    "unreadable_header": "The header cannot be read.",
+    "unreadable_pixels": "At least one image cannot be decoded.",
+    "not_ct": "The series is not a CT.",
+    "not_hu": "The voxels are not Hounsfield units (a map of iodine, of atomic number, ...).",
+    "localizer": "The series is a scout view.",
+    "not_3d": "The file holds no single three-dimensional volume.",
+    "position_unknown": "The headers do not tell where the slices lie.",
+    "duplicate_positions": "Several images lie at the same position and nothing in the headers tells them apart.",
+    "irregular_spacing": "The slices are not at regular distances, or some are missing.",
+    "gantry_tilt": "The slices are displaced against each other, as with a tilted gantry.",
+    "single_slice": "The series is a single slice.",
+    "too_few_slices": "The series has fewer slices than the limit.",
+    "thickness_above_limit": "The slices are thicker than the limit.",
+    "thickness_unknown": "Neither the thickness of the slices nor their distance is known.",
+    "distance_above_limit": "The slices lie further apart than the limit for their thickness.",
+    "kernel_not_sharp": "The reconstruction kernel is not one of the sharp ones.",
+    "kernel_unknown": "The reconstruction kernel is not known.",
+    "no_lung": "The series shows too little aerated lung: another body part.",
+    "duplicate_series": "The same images are in the cohort under another series.",
+}
+"""Every code with a sentence for a person."""
+
+
+@dataclass(frozen=True)
+class SeriesRecord:
+    """One row of the cohort: a series that was seen, included or not. Holds pseudonyms only."""
+
+    volume_id: str
+    """Pseudonym of the series."""
+    patient_id: str
+    """Pseudonym of the patient."""
+    study_id: str
+    """Pseudonym of the study."""
+    series_number: int | None = None
+    """SeriesNumber."""
+    manufacturer: str | None = None
+    """Manufacturer of the scanner."""
+    model: str | None = None
+    """Model of the scanner."""
+    kernel: str | None = None
+    """Reconstruction kernel."""
+    slice_thickness_mm: float | None = None
+    """Thickness of the slices as the header says."""
+    slice_distance_mm: float | None = None
+    """True distance between slices."""
+    n_slices: int = 0
+    """Slices of the stack that is read."""
+    spacing_zyx_mm: Vector | None = None
+    """Spacing of the stored volume; before it is read, that of the series' grid brought to z, y, x."""
+    age_years: float | None = None
+    """Age; 90 stands for everybody older than 89."""
+    sex: str | None = None
+    """M, F or O."""
+    acquired_on: str | None = None
+    """ISO date, shifted by the patient's own number of days."""
+    contrast: bool | None = None
+    """Whether a contrast agent was given."""
+    included: bool = False
+    """Whether it goes on to the next stage."""
+    reasons: tuple[str, ...] = ()
+    """Codes of all the rules it breaks."""
+    accession_id: str | None = None
+    """Pseudonym of the accession number, by which reports may join."""
+    content_hash: str | None = None
+    """Hash of the voxels, None if they were not read."""
+    lung_ml: float | None = None
+    """Aerated lung, None if the voxels were not read."""
+    n_set_aside: int = 0
+    """Images of the series that are not part of the stack."""
+    problems: tuple[str, ...] = ()
+    """Codes of what was wrong with the files; they are reasons too."""
+
+    def row(self) -> dict[str, Any]:
+        """The record as a row of the cohort table: lists for tuples, without `problems`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def reasons_for_exclusion(record: SeriesRecord, settings: IngestSettings) -> tuple[str, ...]:
+    """Codes of every rule that a series breaks, as far as it is known.
+
+    Parameters
+    ----------
+    record : SeriesRecord
+        What is known of the series; rules on what was not read (the lung) do not apply.
+    settings : IngestSettings
+        The limits.
+
+    Returns
+    -------
+    tuple of str
+        Keys of `REASONS`, in its order; empty if the series is to be included.
+    """
+    broken = set(record.problems)
+    if record.n_slices == 1:
+        broken.add("single_slice")
+    if record.n_slices:
+        broken |= _thickness_reasons(record, settings)
+        if record.n_slices < settings.min_slices:
+            broken.add("too_few_slices")
+        if record.kernel is not None:
+            broken |= set() if is_sharp(record.kernel, settings.kernel_pattern) else {"kernel_not_sharp"}
+        elif not settings.accept_missing_kernel:
+            broken.add("kernel_unknown")
+    if record.lung_ml is not None and record.lung_ml < settings.min_lung_ml:
+        broken.add("no_lung")
+    return tuple(code for code in REASONS if code in broken)
+
+
+def _thickness_reasons(record: SeriesRecord, settings: IngestSettings) -> set[str]:
+    """Thin slices at wide distances miss most of the lung, so both are held to the limit."""
+    reasons = set()
+    thickness, distance = record.slice_thickness_mm, record.slice_distance_mm
+    if thickness is None and distance is None:
+        reasons.add("thickness_unknown")
+    if thickness is not None and thickness > settings.max_slice_thickness_mm:
+        reasons.add("thickness_above_limit")
+    if distance is not None and distance > settings.max_slice_thickness_mm:
+        reasons.add("distance_above_limit")
+    return reasons
+
+
+def is_sharp(kernel: str, pattern: str) -> bool:
+    """Whether a reconstruction kernel matches the pattern of sharp ones."""
+    return _compiled(pattern).search(kernel.strip()) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def mark_duplicates(records: Iterable[SeriesRecord]) -> list[SeriesRecord]:
+    """Exclude series whose voxels another included series has too: the first by `volume_id` stays.
+
+    Returns
+    -------
+    list of SeriesRecord
+        Sorted by `volume_id`.
+    """
+    seen: set[str] = set()
+    marked = []
+    for record in sorted(records, key=lambda one: one.volume_id):
+        if record.included and record.content_hash in seen:
+            codes = {*record.reasons, "duplicate_series"}
+            record = replace(record, included=False, reasons=tuple(code for code in REASONS if code in codes))
+        elif record.included and record.content_hash is not None:
+            seen.add(record.content_hash)
+        marked.append(record)
+    return marked
