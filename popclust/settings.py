@@ -33,8 +33,12 @@ class IngestSettings:
     """Thicker slices are excluded (the paper's rule: 3 mm)."""
     min_slices: int = 101
     """Series with fewer slices are excluded (the paper's rule: more than 100)."""
-    kernel_pattern: str = r"(?i)^([BIQ][rlvf]?[678]\d[a-z]?|FC5\d|FC8\d|YB|YC|YD|LUNG|BONE(PLUS)?|EDGE|L|D)$"
-    """Regular expression that a sharp reconstruction kernel matches (the paper's: B60, B70, B80, I70, I80 ...)."""
+    kernel_pattern: str = (
+        r"(?i)^([BIU][6-9]\d[a-z]*|[BIQ][rvf](5[6-9]|[6-9]\d)[a-z]*|[BIQ]l[5-9]\d[a-z]*|FC[58]\d|Y[B-E]|[DEL]"
+        r"|((HD|FIRST|AICE)[ _]?)?(LUNG|BONE( ?PLUS)?|EDGE|ULTRA)|[BL]_V?SHARP\w*)([ /].*)?$"
+    )
+    """Sharp reconstruction kernels, as a regular expression: the paper's (Siemens B60, B70, B80, I70, I80 ...) and their
+    like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YB to YE, D, E, L; GE lung, bone, edge, ultra."""
     accept_missing_kernel: bool = False
     """Include series whose kernel is not known (NIfTI files never tell it)."""
     min_lung_ml: float = 500.0
