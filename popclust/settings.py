@@ -37,8 +37,8 @@ class IngestSettings:
         r"(?i)^([BIU][6-9]\d[a-z]*|[BIQ][rvf](5[6-9]|[6-9]\d)[a-z]*|[BIQ]l[5-9]\d[a-z]*|FC[58]\d|Y[B-E]|[DEL]"
         r"|((HD|FIRST|AICE)[ _]?)?(LUNG|BONE( ?PLUS)?|EDGE|ULTRA)|[BL]_V?SHARP\w*)([ /].*)?$"
     )
-    """Sharp reconstruction kernels, as a regular expression: the paper's (Siemens B60, B70, B80, I70, I80 ...) and their
-    like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YB to YE, D, E, L; GE lung, bone, edge, ultra."""
+    """Sharp reconstruction kernels, as a regular expression: the paper's (Siemens B60, B70, B80, I70, I80 ...) and
+    their like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YB to YE, D, E, L; GE LUNG, BONE, EDGE ..."""
     accept_missing_kernel: bool = False
     """Include series whose kernel is not known (NIfTI files never tell it)."""
     min_lung_ml: float = 500.0
@@ -105,6 +105,8 @@ class NormalizeSettings:
     """Share of the atlas lung that a volume must show, and that NCC is compared over."""
     max_folding: float = 0.02
     """Largest share of lung voxels where the transform folds space."""
+    max_failure_probability: float = 0.5
+    """Volumes whose registration failed with a higher calibrated probability are not accepted."""
     seed: int = 0
     """Seed of elastix's random sampling."""
     timeout_s: float = 900.0
@@ -249,11 +251,17 @@ class TermsSettings:
     """Terms in radiology reports."""
 
     reports: str = ""
-    """CSV or Parquet with `text` and one of series_instance_uid, study_instance_uid, accession_number, volume_id."""
+    """CSV or Parquet with `text` and one of series_instance_uid, study_instance_uid, accession_number, volume_id; or a
+    folder of DICOM SR or FHIR DiagnosticReport files."""
     lexicon: str = ""
     """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
     roots: tuple[str, ...] = ("RID34785",)
-    """Terms below these RadLex classes count (RID34785: clinical finding)."""
+    """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs. Not
+    applied to the built-in lexicon."""
+    builtin_synonyms: bool = True
+    """Add the built-in English and German synonyms to the same classes of your own lexicon."""
+    roll_up: tuple[str, ...] = ()
+    """RadLex classes that everything below them counts as (RID5350: every pneumonia counts as pneumonia)."""
     language: Literal["auto", "en", "de"] = "auto"
     """Language of the reports."""
     sections: tuple[str, ...] = ("findings", "impression")
@@ -275,9 +283,23 @@ class AssociateSettings:
     alpha: float = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
     n_permutations: int = 1000
-    """Permutations of the null distribution of Q."""
+    """Permutations of the null distribution of Q; 0 leaves it out."""
+    strata: tuple[str, ...] = ()
+    """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
+    technical: tuple[str, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage", "ncc")
+    """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
+    n_strata: int = 4
+    """Quantile strata of a variable that is a measurement."""
+    power: float = 0.8
+    """Probability at which an odds ratio counts as detectable."""
+    miss_rate: float = 0.1
+    """Share of findings that the term extractor misses (1 - recall), for the effect of its errors on Q."""
+    false_mention_rate: float = 0.1
+    """Share of extracted findings that are false (1 - precision)."""
+    n_noise_repeats: int = 20
+    """Repeats of that simulation; 0 leaves it out."""
     seed: int = 0
-    """Seed of the permutations."""
+    """Seed of the permutations, the split into halves and the simulated errors."""
 
 
 @dataclass(frozen=True)

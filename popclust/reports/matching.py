@@ -1,0 +1,170 @@
+"""One pass over a report that finds names, triggers, headings and the ends of sentences together.
+
+All patterns of a language stand in one Aho-Corasick automaton (Aho and Corasick, CACM 18, 1975), so the time for a report
+does not grow with the lexicon. Patterns are padded with spaces and so match whole words of a folded text only; the head of
+a German compound is padded on the right alone and takes the whole word with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import ahocorasick
+
+from popclust.reports.inflection import forms
+from popclust.reports.lexicon import Lexicon, Name
+from popclust.reports.text import LINE_BREAK, PARAGRAPH_BREAK, fold_phrase
+from popclust.reports.triggers import Heading, Trigger, headings, triggers
+
+SENTENCE_ENDS = (".", "?", "!", ";", LINE_BREAK, PARAGRAPH_BREAK)
+_STOPS = (Trigger("stop", True, True, 0),)
+_MIN_HEAD = 6
+"""Letters of a German name that may be the head of a compound."""
+_MAX_ABBREVIATION = 6
+"""Letters of a name in capitals that is taken for an abbreviation."""
+
+
+class Pattern(NamedTuple):
+    """What one folded phrase means."""
+
+    length: int
+    """Characters, with the spaces around it."""
+    names: tuple[int, ...] = ()
+    """Concepts by number; -1: a phrase that is no finding."""
+    triggers: tuple[Trigger, ...] = ()
+    """What it says about findings near it."""
+    heading: Heading | None = None
+    """The section that it heads."""
+    mark: str = ""
+    """The mark that ends a sentence."""
+    is_upper: bool = False
+    """An abbreviation that only counts in capitals."""
+    is_head: bool = False
+    """The head of a compound, without the space before it."""
+
+
+class Hit(NamedTuple):
+    """One pattern found in a folded text, between the spaces at `start` and `end`."""
+
+    start: int
+    end: int
+    pattern: Pattern
+
+
+class Hits(NamedTuple):
+    """What was found in one report, in the order of the text."""
+
+    names: list[Hit]
+    cues: list[Hit]
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """The automaton of one lexicon in one language."""
+
+    automaton: ahocorasick.Automaton = field(repr=False)
+
+    def find(self, folded: str) -> Hits:
+        """Names, and the triggers, headings and marks around them.
+
+        The longest name wins over those inside it; names that only overlap are all kept, and so are several concepts of one
+        name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name is part of it.
+        """
+        names, cues = [], []
+        for end, pattern in self.automaton.iter(folded):
+            start = end - pattern[0] + 1
+            if pattern[1]:
+                if pattern[6]:
+                    start = folded.rfind(" ", 0, start + 1)
+                names.append(Hit(start, end, pattern))
+            if pattern[2] or pattern[4] or pattern[3]:
+                cues.append(Hit(end - pattern[0] + 1, end, pattern))
+        if not names:
+            return Hits([], [])
+        names = _longest(names)
+        return Hits([h for h in names if h[2][1][0] >= 0], _apart(cues, names))
+
+
+def _longest(hits: list[Hit]) -> list[Hit]:
+    """Without those inside longer ones."""
+    if len(hits) == 1:
+        return hits
+    # At one place a whole word goes before the head of a compound, and a longer head before a shorter one.
+    hits.sort(key=lambda hit: (hit[0], -hit[1], hit[2][6], -hit[2][0]))
+    kept: list[Hit] = []
+    reach = -1
+    for hit in hits:
+        if hit[1] > reach:
+            kept.append(hit)
+            reach = hit[1]
+    return kept
+
+
+def _apart(cues: list[Hit], names: list[Hit]) -> list[Hit]:
+    """Without those that overlap an earlier or longer one, or lie inside a name."""
+    cues.sort(key=lambda hit: (hit[0], -hit[1]))
+    kept: list[Hit] = []
+    reach, i, n_names = 0, 0, len(names)
+    for cue in cues:
+        if cue[0] < reach:
+            continue
+        while i < n_names and names[i][1] < cue[1]:
+            i += 1
+        if i < n_names and names[i][0] <= cue[0]:
+            continue
+        kept.append(cue)
+        reach = cue[1]
+    return kept
+
+
+@cache
+def matcher(lexicon: Lexicon, language: str) -> Matcher:
+    """The matcher of a lexicon in one language, built once in each process."""
+    patterns: dict[str, Pattern] = {}
+    for number, concept in enumerate(lexicon.concepts):
+        for name in concept.names:
+            if name.language == language:
+                _add_name(patterns, name, number)
+    for name in lexicon.decoys:
+        if name.language == language:
+            _add_name(patterns, name, -1)
+    for phrase, found in triggers(language).items():
+        _add(patterns, phrase, triggers=found)
+    for phrase, heading in headings(language).items():
+        for mark in (": ", f"{LINE_BREAK} ", f"{PARAGRAPH_BREAK} "):
+            _add(patterns, phrase + mark, heading=heading)
+    for mark in SENTENCE_ENDS:
+        _add(patterns, f" {mark} ", mark=mark)
+    for mark in (":", "(", ")"):
+        _add(patterns, f" {mark} ", triggers=_STOPS)
+    automaton = ahocorasick.Automaton()
+    for phrase, pattern in patterns.items():
+        automaton.add_word(phrase, pattern)
+    automaton.make_automaton()
+    return Matcher(automaton)
+
+
+def _add_name(patterns: dict[str, Pattern], name: Name, number: int) -> None:
+    text = name.text.lstrip("~=")
+    phrase = fold_phrase(text).strip()
+    if not phrase:
+        return
+    is_upper = len(text) <= _MAX_ABBREVIATION and text.isupper()
+    is_single = " " not in phrase
+    is_head = name.text[0] == "~" or (name.language == "de" and is_single and len(phrase) >= _MIN_HEAD and not is_upper)
+    for form in [phrase] if name.text[0] == "=" else forms(phrase, name.language):
+        _add(patterns, f" {form} ", names=(number,), is_upper=is_upper)
+        if is_head and name.text[0] != "=":
+            _add(patterns, f"{form} ", names=(number,), is_head=True)
+
+
+def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
+    """Add a meaning to a phrase; a name in small letters wins over an abbreviation of the same letters."""
+    known = patterns.get(phrase, Pattern(len(phrase)))
+    if "names" in meaning:
+        if known.names:
+            meaning["is_upper"] = known.is_upper and meaning.get("is_upper", False)
+        meaning["names"] = tuple(dict.fromkeys(known.names + meaning["names"]))
+    patterns[phrase] = known._replace(**meaning)

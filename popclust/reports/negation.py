@@ -1,0 +1,129 @@
+"""What a report says of each finding: affirmed, negated, uncertain, historical, hypothetical or of another person.
+
+The scope rules follow NegEx and ConText (Chapman et al., J Biomed Inform 34, 2001; Harkema et al., J Biomed Inform 42,
+2009): a trigger governs the findings after or before it up to the next stop or the end of the sentence. Between negation
+and uncertainty the nearer trigger wins; tables of triggers for each language are data (``triggers_<language>.csv``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from popclust.reports.matching import Hit
+
+_FAR = 1 << 60
+_ORDER = ("hypothetical", "other_person", "historical")
+
+
+def assertions(names: Sequence[Hit], cues: Sequence[Hit], folded: str) -> list[str]:
+    """The status of each name of one report.
+
+    Parameters
+    ----------
+    names, cues : sequence of Hit
+        As :meth:`popclust.reports.matching.Matcher.find` gives them.
+    folded : str
+        The folded report.
+
+    Returns
+    -------
+    list of str
+        One of :data:`popclust.reports.triggers.STATUSES` for each name.
+    """
+    statuses: list[str] = []
+    n_cues, n_names = len(cues), len(names)
+    first_cue = first_name = 0
+    for i in range(n_cues + 1):
+        is_end = i == n_cues or bool(cues[i][2][4]) or cues[i][2][3] is not None
+        if not is_end:
+            continue
+        sentence_end = cues[i][0] if i < n_cues else len(folded)
+        last_name = first_name
+        while last_name < n_names and names[last_name][0] < sentence_end:
+            last_name += 1
+        if last_name > first_name:
+            is_question = i < n_cues and cues[i][2][4] == "?"
+            inside, found = cues[first_cue:i], names[first_name:last_name]
+            statuses += _sentence(found, inside, folded, sentence_end, is_question)
+        first_cue, first_name = i + 1, last_name
+    return statuses
+
+
+def _sentence(
+    names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, is_question: bool
+) -> list[str]:
+    """The statuses within one sentence."""
+    if not cues:
+        return ["hypothetical" if is_question else "affirmed"] * len(names)
+    nearest: list[dict[str, int]] = [{} for _ in names]
+    sentence_start = min(names[0][0], cues[0][0])
+    for i, (start, end, pattern) in enumerate(cues):
+        for trigger in pattern.triggers:
+            kind = trigger.kind
+            if kind in ("stop", "none"):
+                continue
+            if trigger.before:
+                reach = _next_stop(cues, i, sentence_end)
+                if trigger.scope:
+                    reach = min(reach, _tokens_after(folded, end, trigger.scope))
+                _note(nearest, names, kind, end, reach, end, True)
+            if trigger.after:
+                reach = _last_stop(cues, i, sentence_start)
+                if trigger.scope:
+                    reach = max(reach, _tokens_before(folded, start, trigger.scope))
+                _note(nearest, names, kind, reach, start, start, False)
+    return [_status(near, is_question) for near in nearest]
+
+
+def _note(
+    nearest: list[dict[str, int]], names: Sequence[Hit], kind: str, low: int, high: int, edge: int, is_before: bool
+) -> None:
+    """Remember the distance of a trigger for every name that begins within its scope."""
+    for near, (start, end, _) in zip(nearest, names, strict=True):
+        if (low <= start < high) if is_before else (low <= start and end <= high):
+            distance = start - edge if is_before else edge - end
+            near[kind] = min(near.get(kind, _FAR), distance)
+
+
+def _status(near: dict[str, int], is_question: bool) -> str:
+    negated, uncertain = near.get("negated", _FAR), near.get("uncertain", _FAR)
+    if negated < _FAR and negated <= uncertain:
+        return "negated"
+    for kind in _ORDER:
+        if kind in near:
+            return kind
+    if is_question:
+        return "hypothetical"
+    return "uncertain" if uncertain < _FAR else "affirmed"
+
+
+def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
+    for start, _, pattern in cues[i + 1 :]:
+        if any(t.kind == "stop" for t in pattern.triggers):
+            return start + 1
+    return sentence_end
+
+
+def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int) -> int:
+    for _, end, pattern in reversed(cues[:i]):
+        if any(t.kind == "stop" for t in pattern.triggers):
+            return end
+    return sentence_start
+
+
+def _tokens_after(folded: str, position: int, n_tokens: int) -> int:
+    """Where `n_tokens` tokens after the space at `position` end."""
+    for _ in range(n_tokens):
+        position = folded.find(" ", position + 1)
+        if position < 0:
+            return len(folded)
+    return position
+
+
+def _tokens_before(folded: str, position: int, n_tokens: int) -> int:
+    """Where `n_tokens` tokens before the space at `position` begin."""
+    for _ in range(n_tokens):
+        position = folded.rfind(" ", 0, position)
+        if position < 0:
+            return 0
+    return position

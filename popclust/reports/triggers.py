@@ -1,0 +1,69 @@
+"""The tables of trigger phrases and section headings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from popclust.reports.text import alternatives, fold_phrase
+
+STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")
+"""What a report may say of a finding."""
+
+_KINDS = (*STATUSES[1:], "stop", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A phrase that says something about findings near it."""
+
+    kind: str
+    """A status, ``"stop"`` (scopes end here) or ``"none"`` (hides the triggers and full stops inside it)."""
+    before: bool
+    """It governs what follows it."""
+    after: bool
+    """It governs what precedes it."""
+    scope: int
+    """Tokens that it reaches; 0: to the next stop or the end of the sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The heading of a section of a report."""
+
+    section: str
+    """Name of the section."""
+
+
+@cache
+def triggers(language: str) -> dict[str, tuple[Trigger, ...]]:
+    """The trigger phrases of a language, folded."""
+    found: dict[str, tuple[Trigger, ...]] = {}
+    with files(__package__).joinpath(f"triggers_{language}.csv").open("r", encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            for phrase, trigger in _row(row):
+                if trigger not in found.get(phrase, ()):
+                    found[phrase] = (*found.get(phrase, ()), trigger)
+    return found
+
+
+def _row(row: dict[str, str]) -> Iterator[tuple[str, Trigger]]:
+    if row["kind"] not in _KINDS:
+        raise ValueError(f"triggers: unknown kind {row['kind']!r}")
+    ways = row["direction"]
+    trigger = Trigger(row["kind"], ways in ("pre", "both"), ways in ("post", "both"), int(row["scope"]))
+    for text in alternatives(row["phrase"]):
+        phrase = fold_phrase(text)
+        if phrase.strip():
+            yield phrase, trigger
+
+
+@cache
+def headings(language: str) -> dict[str, Heading]:
+    """The section headings of a language, folded."""
+    with files(__package__).joinpath("sections.csv").open("r", encoding="utf-8", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["language"] == language]
+    return {fold_phrase(h): Heading(row["section"]) for row in rows for h in row["headings"].split(";")}
