@@ -52,11 +52,9 @@ def grid_of_stack(headers: Sequence[FileHeader], max_gap_mm: float, thickness_mm
         raise VolumeError("position_unknown", "the headers do not tell where the slices lie")
     positions = np.array([one.position_mm for one in headers], dtype=np.float64)
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
-    if abs(row @ column) > 1e-3 or abs(np.linalg.norm(row) - 1) > 1e-2 or abs(np.linalg.norm(column) - 1) > 1e-2:
-        raise VolumeError("position_unknown", "the headers give directions that are not at right angles")
     n = len(headers)
     if n == 1:
-        step = normal_of(first.orientation) * (thickness_mm or 1.0)
+        step = np.array(normal_of(first.orientation)) * (thickness_mm or 1.0)
     else:
         step = (positions[-1] - positions[0]) / (n - 1)
         _check_regular(headers, positions, step, max_gap_mm)
@@ -69,7 +67,7 @@ def _check_regular(
     headers: Sequence[FileHeader], positions: NDArray[np.float64], step: NDArray[np.float64], max_gap_mm: float
 ) -> None:
     first = headers[0]
-    normal = normal_of(first.orientation or ())
+    normal = np.array(normal_of(first.orientation or ()))
     pixel_mm = max(first.pixel_spacing_mm or (0.0,))
     n = len(headers)
     distances = np.array([distance_along_normal(one) for one in headers])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
+from popclust.errors import InputError
 from popclust.imaging.volume import Vector
 from popclust.settings import IngestSettings
 
@@ -141,7 +142,10 @@ def is_sharp(kernel: str, pattern: str) -> bool:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"[ingest] kernel_pattern: is no regular expression ({error})") from None
 
 
 def mark_duplicates(records: Iterable[SeriesRecord]) -> list[SeriesRecord]:

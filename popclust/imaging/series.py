@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from popclust.imaging.headers import FileHeader
 
@@ -22,6 +21,7 @@ CT_CLASSES = frozenset(
 """SOP classes of CT images: plain, enhanced, and legacy converted enhanced."""
 
 _ORIENTATION_TOLERANCE = 1e-3
+_UNIT_TOLERANCE = 1e-2
 _POSITION_TOLERANCE_MM = 1e-2
 
 
@@ -133,7 +133,7 @@ def _stack(headers: Sequence[FileHeader]) -> tuple[list[FileHeader], tuple[str, 
         return slices, ("not_ct",)
     # A few archives lose the SOP class; then the modality has to do.
     consistent = _largest(images or slices, _same_plane)
-    if any(one.position_mm is None or one.orientation is None or one.pixel_spacing_mm is None for one in consistent):
+    if not all(_is_placed(header) for header in consistent):
         return consistent, ("position_unknown",)
     consistent.sort(key=lambda header: (distance_along_normal(header), header.identity, header.frame or 0))
     if not _has_repeated_positions(consistent):
@@ -177,18 +177,33 @@ def _split(headers: Sequence[FileHeader], number: Callable[[FileHeader], int | N
 
 
 def _has_repeated_positions(headers: Sequence[FileHeader]) -> bool:
-    distances = np.sort([distance_along_normal(header) for header in headers])
-    return bool((np.diff(distances) < _POSITION_TOLERANCE_MM).any())
+    distances = sorted(distance_along_normal(header) for header in headers)
+    return any(after - before < _POSITION_TOLERANCE_MM for before, after in itertools.pairwise(distances))
 
 
-def normal_of(orientation: Sequence[float]) -> NDArray[np.float64]:
+def _is_placed(header: FileHeader) -> bool:
+    """Whether the header tells a position, and directions of unit length at right angles."""
+    if header.position_mm is None or header.orientation is None or header.pixel_spacing_mm is None:
+        return False
+    row, column = header.orientation[:3], header.orientation[3:]
+    return (
+        abs(math.hypot(*row) - 1) < _UNIT_TOLERANCE
+        and abs(math.hypot(*column) - 1) < _UNIT_TOLERANCE
+        and abs(sum(r * c for r, c in zip(row, column, strict=True))) < _ORIENTATION_TOLERANCE
+    )
+
+
+def normal_of(orientation: Sequence[float]) -> tuple[float, float, float]:
     """Unit normal (x, y, z) of slices with the given ImageOrientationPatient."""
-    normal = np.cross(orientation[:3], orientation[3:])
-    return np.asarray(normal / max(float(np.linalg.norm(normal)), 1e-9), dtype=np.float64)
+    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    length = math.hypot(*normal)
+    x, y, z = (component / length for component in normal)
+    return x, y, z
 
 
 def distance_along_normal(header: FileHeader) -> float:
     """Where a slice lies along its own normal, in mm."""
     if header.position_mm is None or header.orientation is None:
         raise ValueError("header: has no position, so no place along the normal")
-    return float(normal_of(header.orientation) @ header.position_mm)
+    return sum(n * p for n, p in zip(normal_of(header.orientation), header.position_mm, strict=True))
