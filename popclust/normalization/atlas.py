@@ -1,0 +1,270 @@
+"""The reference space: an atlas and templates whose transforms to it were checked."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import zarr
+
+from popclust.errors import InputError, VolumeError
+from popclust.imaging.volume import Vector, Volume, sample
+from popclust.normalization.elastix import CorrespondingPoints
+from popclust.normalization.landmarks import Landmarks, shared
+from popclust.normalization.preparation import Prepared, corners_mm, prepare
+from popclust.normalization.quality import dice, measure
+from popclust.normalization.registration import register_pair
+from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
+from popclust.normalization.transform import DisplacementField
+from popclust.settings import AtlasSettings, NormalizeSettings
+
+ATLAS_ID = "atlas"
+"""The template_id of the atlas itself."""
+FIELD_SPACING_MM = 4.0
+"""Distance between the nodes of the stored atlas-to-template transforms: they are few, so they are fine."""
+
+
+@dataclass(frozen=True)
+class AtlasInput:
+    """A volume offered as the atlas or a template."""
+
+    template_id: str
+    """Its name in tables."""
+    volume: Volume
+    """(z, y, x) HU."""
+    lungs: Volume | None = None
+    """bool mask from elsewhere; None: segmented by intensity."""
+    landmarks: Landmarks = field(default_factory=dict)
+    """Name -> zyx mm."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A volume through which others reach the atlas."""
+
+    template_id: str
+    """Its name in tables."""
+    prepared: Prepared
+    """What registration sees of it."""
+    from_atlas: DisplacementField
+    """t_eA: positions in the atlas -> positions in the template."""
+    landmarks: Landmarks
+    """Name -> zyx mm in the template."""
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The reference space."""
+
+    reference: Prepared
+    """The atlas volume and its lungs."""
+    landmarks: Landmarks
+    """Name -> zyx mm in the atlas."""
+    templates: tuple[Template, ...]
+    """The atlas itself first, then the others in the order given."""
+
+    @property
+    def spacing_mm(self) -> float:
+        """Isotropic resolution in which registration works."""
+        return self.reference.image.spacing_mm[0]
+
+    def save(self, url: str) -> None:
+        """Write to a folder or fsspec URL (atlas/ of a study)."""
+        _save_part(posixpath.join(url, "reference.zarr"), self.reference, self.landmarks)
+        for template in self.templates[1:]:
+            group = _save_part(
+                posixpath.join(url, "templates", template.template_id, "template.zarr"),
+                template.prepared,
+                template.landmarks,
+            )
+            save_field(group, "from_atlas", template.from_atlas)
+        zarr.open_group(posixpath.join(url, "reference.zarr"), mode="r+").attrs["templates"] = [
+            t.template_id for t in self.templates[1:]
+        ]
+
+    @classmethod
+    def load(cls, url: str) -> Atlas:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            There is no atlas.
+        """
+        try:
+            group = zarr.open_group(posixpath.join(url, "reference.zarr"), mode="r")
+        except FileNotFoundError:
+            raise InputError("atlas: not built yet; `popclust atlas` builds it") from None
+        reference, landmarks = _load_part(group)
+        templates = [_itself(reference, landmarks)]
+        for template_id in _attrs(group)["templates"]:
+            part = zarr.open_group(posixpath.join(url, "templates", template_id, "template.zarr"), mode="r")
+            prepared, points = _load_part(part)
+            templates.append(Template(template_id, prepared, load_field(part, "from_atlas"), points))
+        return cls(reference, landmarks, tuple(templates))
+
+
+@dataclass(frozen=True)
+class BuiltAtlas:
+    """An atlas, and the evidence a person needs to approve it."""
+
+    atlas: Atlas
+    """The atlas with the templates that passed or were approved."""
+    table: pd.DataFrame
+    """One row per template offered: template_id, n_landmarks, landmark_error_mm, landmark_error_max_mm,
+    affine_only_error_mm, lung_dice, ncc, folding, used, approved, reasons."""
+
+    def save(self, url: str) -> None:
+        """Write the atlas and atlas/templates.parquet."""
+        self.atlas.save(url)
+        buffer = io.BytesIO()
+        self.table.to_parquet(buffer, index=False)
+        fs, path = fsspec.core.url_to_fs(posixpath.join(url, "templates.parquet"))
+        fs.pipe_file(path, buffer.getvalue())
+
+
+def build_atlas(
+    reference: AtlasInput, templates: Sequence[AtlasInput], settings: AtlasSettings, normalize: NormalizeSettings
+) -> BuiltAtlas:
+    """Register every template to the atlas, check it, and keep those within the limits or approved by name.
+
+    Parameters
+    ----------
+    reference : AtlasInput
+        The atlas.
+    templates : sequence of AtlasInput
+        The others; none is fine, the atlas is always a template.
+    settings : AtlasSettings
+        Resolution, limits and approvals.
+    normalize : NormalizeSettings
+        How a pair is registered.
+
+    Raises
+    ------
+    VolumeError
+        The atlas itself shows no lung, is flat or too small.
+    InputError
+        Two volumes share a name, or an approved name was not offered.
+    """
+    names = [reference.template_id, *(t.template_id for t in templates)]
+    if len(set(names)) < len(names):
+        raise InputError(f"atlas.templates: names must differ, got {sorted(names)}")
+    if unknown := sorted(set(settings.approved) - set(names)):
+        raise InputError(f"atlas.approved: {unknown} are not among the templates {sorted(names)}")
+    prepared = prepare(reference.volume, settings.spacing_mm, reference.lungs)
+    kept, rows = [_itself(prepared, reference.landmarks)], []
+    for offered in templates:
+        template, row = _checked(prepared, reference.landmarks, offered, settings, normalize)
+        rows.append(row)
+        if template is not None:
+            kept.append(template)
+    table = pd.DataFrame(rows, columns=list(_EMPTY_ROW))
+    return BuiltAtlas(Atlas(prepared, reference.landmarks, tuple(kept)), table)
+
+
+_EMPTY_ROW: dict[str, Any] = {
+    "template_id": "",
+    "n_landmarks": 0,
+    "landmark_error_mm": float("nan"),
+    "landmark_error_max_mm": float("nan"),
+    "lung_dice": float("nan"),
+    "ncc": float("nan"),
+    "folding": float("nan"),
+    "used": False,
+    "approved": False,
+    "reasons": (),
+}
+
+
+def _checked(
+    reference: Prepared,
+    landmarks: Landmarks,
+    offered: AtlasInput,
+    settings: AtlasSettings,
+    normalize: NormalizeSettings,
+) -> tuple[Template | None, dict[str, Any]]:
+    """Register one template; the template if it may be used, and its row of the table."""
+    row = _EMPTY_ROW | {"template_id": offered.template_id, "approved": offered.template_id in settings.approved}
+    try:
+        template = _registered(reference, landmarks, offered, settings, normalize)
+    except VolumeError as error:
+        return None, row | {"reasons": [error.code]}
+    row |= _measured(reference, landmarks, template)
+    broken = {
+        "landmark_error": row["landmark_error_mm"] > settings.max_landmark_error_mm,
+        "low_lung_dice": row["lung_dice"] < settings.min_lung_dice,
+        "folding": row["folding"] > normalize.max_folding,
+    }
+    reasons = [code for code, is_broken in broken.items() if is_broken]
+    used = not reasons or row["approved"]
+    return template if used else None, row | {"reasons": reasons, "used": used}
+
+
+def _registered(
+    reference: Prepared,
+    landmarks: Landmarks,
+    offered: AtlasInput,
+    settings: AtlasSettings,
+    normalize: NormalizeSettings,
+) -> Template:
+    prepared = prepare(offered.volume, settings.spacing_mm, offered.lungs)
+    pairs = shared(landmarks, offered.landmarks)
+    points = CorrespondingPoints(pairs.first_mm, pairs.second_mm) if pairs.names else None
+    point_map = register_pair(reference, prepared, normalize, points=points)
+    low, high = corners_mm(reference.image)
+    from_atlas = DisplacementField.over_box(point_map, low, high, FIELD_SPACING_MM)
+    return Template(offered.template_id, prepared, from_atlas, offered.landmarks)
+
+
+def _measured(reference: Prepared, landmarks: Landmarks, template: Template) -> dict[str, Any]:
+    """Landmark errors are of the landmarks that supported the registration; the table says how many there were."""
+    points = reference.lungs.index_to_mm(np.indices(reference.lungs.shape).reshape(3, -1).T)
+    carried = sample(template.prepared.lungs, template.from_atlas(points), outside=0.0) > 0.5
+    measures = measure(reference, template.prepared, template.from_atlas, template.prepared.lungs)
+    pairs = shared(landmarks, template.landmarks)
+    errors = np.linalg.norm(template.from_atlas(pairs.first_mm) - pairs.second_mm, axis=1)
+    return {
+        "n_landmarks": len(pairs.names),
+        "landmark_error_mm": float(errors.mean()) if len(errors) else float("nan"),
+        "landmark_error_max_mm": float(errors.max()) if len(errors) else float("nan"),
+        "lung_dice": dice(carried, reference.lungs.hu.ravel()),
+        "ncc": measures.ncc,
+        "folding": measures.folding,
+    }
+
+
+def _itself(reference: Prepared, landmarks: Landmarks) -> Template:
+    """The atlas as a template: no displacement."""
+    still = DisplacementField(np.zeros((3, 1, 1, 1), np.float32), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    return Template(ATLAS_ID, reference, still, landmarks)
+
+
+def _save_part(url: str, prepared: Prepared, landmarks: Landmarks) -> zarr.Group:
+    group = zarr.open_group(url, mode="w", zarr_format=3)
+    save_volume(group, "image", prepared.image)
+    save_volume(group, "lungs", prepared.lungs)
+    group.attrs["field_of_view_mm"] = [list(corner) for corner in prepared.field_of_view_mm]
+    group.attrs["landmarks_mm"] = {name: list(point) for name, point in sorted(landmarks.items())}
+    return group
+
+
+def _load_part(group: zarr.Group) -> tuple[Prepared, Landmarks]:
+    attrs = _attrs(group)
+    low, high = (_vector(corner) for corner in attrs["field_of_view_mm"])
+    landmarks = {name: _vector(point) for name, point in attrs["landmarks_mm"].items()}
+    return Prepared(load_volume(group, "image"), load_volume(group, "lungs"), (low, high)), landmarks
+
+
+def _attrs(group: zarr.Group) -> Mapping[str, Any]:
+    return dict(group.attrs)
+
+
+def _vector(values: Sequence[float]) -> Vector:
+    z, y, x = (float(v) for v in values)
+    return z, y, x

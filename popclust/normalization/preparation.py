@@ -1,0 +1,118 @@
+"""A volume made ready for registration: isotropic, clipped, cropped to the lungs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from popclust.errors import VolumeError
+from popclust.imaging.lungs import segment_lungs
+from popclust.imaging.volume import Vector, Volume, resample
+
+RANGE_HU = (-1000.0, 200.0)
+"""Registration sees air to soft tissue; bone and contrast agent look like soft tissue."""
+MARGIN_MM = 24.0
+"""Kept around the lungs."""
+EDGE_MM = 6.0
+"""Half width of the ramp of the lung edge channel."""
+MIN_EXTENT_MM = 40.0
+"""A volume that is thinner than this cannot be localised."""
+MIN_LUNG_ML = 50.0
+"""Less lung than this cannot be localised."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What registration sees of a volume."""
+
+    image: Volume
+    """float32 HU within `RANGE_HU`, isotropic, cropped to the lungs with a margin."""
+    lungs: Volume
+    """bool on the grid of `image`."""
+    field_of_view_mm: tuple[Vector, Vector]
+    """Lowest and highest zyx position of a voxel centre of the whole volume."""
+
+    @cached_property
+    def edge(self) -> Volume:
+        """Signed distance to the lung surface, a ramp from -1 inside to 1 outside over `EDGE_MM` either side."""
+        spacing = self.lungs.spacing_mm
+        inside = ndimage.distance_transform_edt(self.lungs.hu, sampling=spacing)
+        outside = ndimage.distance_transform_edt(~self.lungs.hu, sampling=spacing)
+        return self.lungs.with_values(np.clip((outside - inside) / EDGE_MM, -1, 1).astype(np.float32))
+
+    def near_lungs(self, distance_mm: float) -> Volume:
+        """The lungs and what lies within a distance of them."""
+        outside = ndimage.distance_transform_edt(~self.lungs.hu, sampling=self.lungs.spacing_mm)
+        return self.lungs.with_values(outside <= distance_mm)
+
+    def shows(self, points_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which positions (n, 3) lie in the field of view."""
+        low, high = self.field_of_view_mm
+        return np.asarray(((points_mm >= low) & (points_mm <= high)).all(axis=-1))
+
+
+def prepare(volume: Volume, spacing_mm: float, lungs: Volume | None = None) -> Prepared:
+    """Resample, clip and crop a volume for registration.
+
+    Parameters
+    ----------
+    volume : Volume
+        (z, y, x) HU.
+    spacing_mm : float
+        Isotropic resolution in which registration works.
+    lungs : Volume, optional
+        bool mask from elsewhere, on any grid in the same space; without it the lungs are segmented.
+
+    Raises
+    ------
+    VolumeError
+        ``too_small`` (thinner than 4 cm), ``flat`` (constant image) or ``no_lung``.
+    """
+    if min(volume.extent_mm) < MIN_EXTENT_MM or min(volume.shape) < 4:
+        raise VolumeError("too_small", f"the volume is thinner than {MIN_EXTENT_MM:g} mm or 4 voxels")
+    image = resample(volume, spacing_mm)
+    if not np.isfinite(image.hu).all() or float(np.ptp(image.hu)) < 100:
+        raise VolumeError("flat", "the volume is constant or not finite")
+    mask = segment_lungs(image) if lungs is None else on_grid(lungs, image)
+    lung_ml = mask.hu.sum() * spacing_mm**3 / 1000
+    if lung_ml < MIN_LUNG_ML:
+        raise VolumeError("no_lung", f"the volume shows {lung_ml:.0f} ml of lung, fewer than {MIN_LUNG_ML:g}")
+    low, high = corners_mm(image)
+    box = _box_around(mask.hu, int(np.ceil(MARGIN_MM / spacing_mm)))
+    clipped = image.with_values(np.clip(image.hu, *RANGE_HU))
+    return Prepared(crop(clipped, box), crop(mask, box), (_vector(low), _vector(high)))
+
+
+def corners_mm(volume: Volume) -> NDArray[np.float64]:
+    """(2, 3) zyx positions of the first and the last voxel."""
+    return volume.index_to_mm(np.array([(0, 0, 0), volume.shape]) - [[0], [1]])
+
+
+def on_grid(mask: Volume, grid: Volume) -> Volume:
+    """A mask on another volume's grid: nearest to the mean of the voxels that each new one covers."""
+    factor = np.asarray(grid.spacing_mm) / mask.spacing_mm
+    soft = ndimage.gaussian_filter(mask.hu.astype(np.float32), 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
+    offset = mask.mm_to_index([grid.origin_mm])[0]
+    values = ndimage.affine_transform(soft, factor, offset, output_shape=grid.shape, order=1)
+    return grid.with_values(values > 0.5)
+
+
+def crop(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
+    """The part of a volume inside a box of voxels."""
+    (origin,) = volume.index_to_mm([[s.start for s in box]])
+    return Volume(np.ascontiguousarray(volume.hu[box]), volume.spacing_mm, _vector(origin))
+
+
+def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
+    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    z, y, x = (slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(found, mask.shape, strict=True))
+    return z, y, x
+
+
+def _vector(values: NDArray[np.float64]) -> Vector:
+    z, y, x = values.tolist()
+    return z, y, x

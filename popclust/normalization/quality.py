@@ -1,0 +1,142 @@
+"""How good one registration is, and whether it is accepted: from that volume and frozen limits alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popclust.imaging.volume import Volume, sample
+from popclust.normalization.preparation import Prepared
+from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
+from popclust.settings import NormalizeSettings
+
+MAX_POINTS = 40_000
+"""Voxels at most over which a measure is taken: every n-th in C order."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured on one registered volume."""
+
+    ncc: float
+    """Correlation with the atlas inside its lungs, where the volume shows them."""
+    region_ncc: float
+    """The same over the lungs and their surroundings (1 cm)."""
+    lung_dice: float
+    """Overlap of the lungs carried over from the atlas with the volume's own intensity-based ones."""
+    folding: float
+    """Share of atlas lung voxels where the map atlas -> volume folds space."""
+    coverage: float
+    """Share of the atlas lung in the field of view."""
+    size_ratio: float
+    """Size of the volume's anatomy over the atlas's: cube root of the affine part's determinant."""
+    anisotropy: float
+    """Largest over smallest stretch of the affine part."""
+    rotation_degrees: float
+    """Angle of the affine part's rotation."""
+    bending: float
+    """Standard deviation of the logarithm of the local volume ratio in the lungs."""
+
+
+def ncc(a: NDArray, b: NDArray) -> float:
+    """Normalised cross correlation of two samples (n,); 0 where one is constant."""
+    a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm > 0 else 0.0
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Dice overlap of two masks, 0 where both are empty."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2.0 * np.count_nonzero(a & b) / total if total else 0.0
+
+
+def thinned(points: NDArray, n_max: int = MAX_POINTS) -> NDArray:
+    """Every n-th row, so that at most n_max are left."""
+    return points[:: max(1, -(-len(points) // n_max))]
+
+
+def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Volume) -> Measures:
+    """Compare a registered volume with the atlas.
+
+    Parameters
+    ----------
+    reference : Prepared
+        The atlas.
+    volume : Prepared
+        The registered volume.
+    to_volume : PointMap
+        Positions in the atlas -> positions in the volume.
+    lung : Volume
+        bool; the atlas's lungs carried over to the grid of the prepared volume.
+    """
+    region = reference.near_lungs(10.0)
+    points = thinned(region.index_to_mm(np.argwhere(region.hu)))
+    moved = to_volume(points)
+    shown = volume.shows(moved)
+    atlas_lung = sample(reference.lungs, points, outside=0.0) > 0.5
+    atlas_hu = sample(reference.image, points)
+    volume_hu = sample(volume.image, moved, outside=0.0)
+    inside = atlas_lung & shown
+    determinant = jacobian_determinants(to_volume, points[atlas_lung])
+    affine = AffineMap.fitted(points, moved)
+    stretches = np.linalg.svd(affine.matrix, compute_uv=False)
+    positive = determinant[determinant > 0.01]
+    return Measures(
+        ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
+        region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
+        lung_dice=dice(lung.hu, volume.lungs.hu),
+        folding=float(np.mean(determinant <= 0)),
+        coverage=np.count_nonzero(inside) / max(np.count_nonzero(atlas_lung), 1),
+        size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
+        anisotropy=float(stretches[0] / np.maximum(stretches[-1], 1e-6)),
+        rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
+        bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
+    )
+
+
+def failure_probability(measures: Measures) -> float:
+    """Calibrated probability that a registration failed (docs/registration.md says on what it was calibrated)."""
+    terms = [
+        _INTERCEPT,
+        *(weight * _term(measures, name) for name, weight in _WEIGHTS.items()),
+    ]
+    return float(1.0 / (1.0 + np.exp(-np.clip(sum(terms), -30, 30))))
+
+
+def _term(measures: Measures, name: str) -> float:
+    value = float(getattr(measures, name))
+    return abs(float(np.log(max(value, 1e-3)))) if name in ("size_ratio", "anisotropy") else value
+
+
+_INTERCEPT = 12.0
+_WEIGHTS = {"ncc": -6.0, "region_ncc": -6.0, "lung_dice": -12.0, "size_ratio": 4.0}
+
+
+def rotation_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation nearest to a (3, 3) matrix (polar decomposition, never a reflection)."""
+    u, _, vt = np.linalg.svd(matrix)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    return np.asarray((u * sign) @ vt)
+
+
+def reject_reasons(measures: Measures, failure_probability: float, settings: NormalizeSettings) -> list[str]:
+    """Codes of why a volume is not accepted; none if it is."""
+    limits = {
+        "low_ncc": measures.ncc < settings.min_ncc,
+        "low_lung_dice": measures.lung_dice < settings.min_lung_dice,
+        "low_coverage": measures.coverage < settings.min_coverage,
+        "folding": measures.folding > settings.max_folding,
+        "likely_failed": failure_probability > settings.max_failure_probability,
+    }
+    return [code for code, is_broken in limits.items() if is_broken]
+
+
+def _ncc_or_zero(a: NDArray, b: NDArray) -> float:
+    return ncc(a, b) if len(a) > 1 else 0.0
+
+
+def _angle_degrees(rotation: NDArray[np.float64]) -> float:
+    return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
