@@ -1,8 +1,8 @@
 """Associations between groups and report terms, and the criterion Q that counts them.
 
-For every grouping (descriptor, K, seed), group and term the two-sided Fisher's exact test of [[V, R-V], [C-V, B-R-C+V]];
-Holm's correction over the K groups of a term; Q is the number of corrected p <= alpha, in both directions (Eq. 2 of the
-paper). The family of a term is always its K groups: a group without any unit with a report has p = 1.
+For every grouping (descriptor, K, seed), group and term the two-sided Fisher's exact test; Holm's correction over the
+K groups of a term; Q is the number of corrected p <= alpha, in both directions (Eq. 2 of the paper). The family of a
+term is always its K groups: a group without any unit with a report has p = 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
+from popclust.errors import InputError
 from popclust.evaluation.counting import GRID, CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds_ratio
 from popclust.evaluation.odds_ratios import odds_ratio_intervals
@@ -191,7 +192,7 @@ def criterion_table(
     if null is None or len(null) == 0:
         return criterion
     by = ["descriptor", "n_clusters"]
-    codes = criterion.groupby(by, sort=False).ngroup().to_numpy()
+    codes = criterion.groupby(by, sort=False).ngroup().to_numpy(np.int64)
     observed = _mean_by(codes, Q[None, :].astype(np.float64))[0]
     means = _mean_by(codes, null.astype(np.float64))
     descriptor = criterion.groupby(codes)["descriptor"].first()
@@ -206,7 +207,7 @@ def criterion_table(
     return criterion
 
 
-def _mean_by(codes: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean_by(codes: NDArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of the columns of each code; sums of whole numbers, so equal means compare equal."""
     columns = [values[:, codes == code].sum(axis=1) / np.sum(codes == code) for code in range(codes.max() + 1)]
     return np.stack(columns, axis=1)
@@ -225,13 +226,13 @@ def reported_grouping(criterion: pd.DataFrame, descriptor: str) -> Grouping:
 
     Raises
     ------
-    ValueError
+    InputError
         The criterion holds no row of this descriptor.
     """
     rows = criterion if descriptor == "best" else criterion[criterion["descriptor"] == descriptor]
     if rows.empty:
         known = ", ".join(sorted(criterion["descriptor"].unique()))
-        raise ValueError(f"descriptor: no groups were formed with {descriptor!r}; there are {known}")
+        raise InputError(f"[associate] descriptor: no groups were formed with {descriptor!r}; there are {known}")
     mean = rows.groupby(["descriptor", "n_clusters"], sort=True)["Q"].mean()
     name, n_clusters = mean.index[int(np.argmax(mean.to_numpy()))]
     same = rows[(rows["descriptor"] == name) & (rows["n_clusters"] == n_clusters)].sort_values("seed")
@@ -248,8 +249,8 @@ def _association_table(
 ) -> pd.DataFrame:
     """The kept (group, term) cells as rows."""
     q_fdr = np.full(tests.p_value.shape, np.nan)
-    for grouping in np.flatnonzero(complete):
-        cells = slice(*population.first_cell[grouping : grouping + 2])
+    for index in np.flatnonzero(complete).tolist():
+        cells = slice(*population.first_cell[index : index + 2])
         q_fdr[cells] = benjamini_yekutieli(tests.p_value[cells])
     cell, term = np.nonzero(kept)
     grouping = np.repeat(np.arange(len(population.grid)), population.n_clusters)[cell]
@@ -280,7 +281,15 @@ def _association_table(
 
 
 @njit(cache=True, nogil=True)
-def _count_and_test(cluster, first_cell, begin, term, C, R, lf):
+def _count_and_test(
+    cluster: NDArray[np.int16],
+    first_cell: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    term: NDArray[np.int32],
+    C: NDArray[np.int64],
+    R: NDArray[np.int64],
+    lf: NDArray[np.float64],
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     n_units = cluster.shape[1]
     V = np.zeros((first_cell[-1], C.size), dtype=np.int32)
     p = np.empty(V.shape)
@@ -293,7 +302,7 @@ def _count_and_test(cluster, first_cell, begin, term, C, R, lf):
 
 
 @njit(cache=True, nogil=True)
-def _holm_by_grouping(p, first_cell):
+def _holm_by_grouping(p: NDArray[np.float64], first_cell: NDArray[np.int64]) -> NDArray[np.float64]:
     corrected = np.empty(p.shape)
     for g in range(first_cell.size - 1):
         begin, end = first_cell[g], first_cell[g + 1]

@@ -189,7 +189,8 @@ def _stratum_codes(volume_id: pd.Series, strata: pd.DataFrame | None) -> NDArray
     if strata is None or strata.shape[1] == 0:
         return np.zeros(len(volume_id), dtype=np.int64)
     rows = strata[~strata.index.duplicated()].reindex(volume_id).reset_index(drop=True)
-    return rows.groupby(list(rows.columns), dropna=False, sort=True, observed=True).ngroup().to_numpy(np.int64)
+    codes = rows.groupby(list(rows.columns), dropna=False, sort=True, observed=True).ngroup()
+    return np.asarray(codes, dtype=np.int64)
 
 
 def _choose_units(units: pd.DataFrame, unit: str) -> pd.DataFrame:

@@ -18,6 +18,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+Table = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
 _N_DECIMAL = 64
 _TIE = 1e-12  # tables whose log-probabilities differ by less are equally likely: rounding is some 1e-15
 _NEGLIGIBLE = 1e-17
@@ -102,14 +105,14 @@ def _log_factorials(n_max: int) -> NDArray[np.float64]:
 
 
 @njit(cache=True, inline="always")
-def _two_sum(a, b):
+def _two_sum(a: float, b: float) -> tuple[float, float]:
     total = a + b
     b_part = total - a
     return total, (a - (total - b_part)) + (b - b_part)
 
 
 @njit(cache=True)
-def _reciprocal(n):
+def _reciprocal(n: float) -> tuple[float, float]:
     """1 / n as a double and its remainder (Dekker's exact product gives the residual)."""
     quotient = 1.0 / n
     scaled = 134217729.0 * quotient
@@ -119,7 +122,7 @@ def _reciprocal(n):
 
 
 @njit(cache=True)
-def _sum_logarithms(start, n_max):
+def _sum_logarithms(start: Table, n_max: int) -> Table:
     """Accumulate ln n! with ln n = ln(n-1) + 2 artanh(1 / (2n-1)) after the given first logarithms."""
     table = np.zeros((n_max + 1, 2))
     log_high, log_low = 0.0, 0.0
@@ -138,14 +141,14 @@ def _sum_logarithms(start, n_max):
 
 
 @njit(cache=True, inline="always")
-def _add(high, low, term_high, term_low):
+def _add(high: float, low: float, term_high: float, term_low: float) -> tuple[float, float]:
     high, error = _two_sum(high, term_high)
     return high, low + (error + term_low)
 
 
 @njit(cache=True)
-def _log_probability(v, r, c, b, lf):
-    """ln of the hypergeometric probability of v."""
+def _log_probability(v: int, r: int, c: int, b: int, lf: Table) -> float:
+    """Logarithm of the hypergeometric probability of v."""
     high, low = _add(lf[r, 0], lf[r, 1], lf[b - r, 0], lf[b - r, 1])
     high, low = _add(high, low, lf[c, 0], lf[c, 1])
     high, low = _add(high, low, lf[b - c, 0], lf[b - c, 1])
@@ -158,8 +161,8 @@ def _log_probability(v, r, c, b, lf):
 
 
 @njit(cache=True)
-def _log_ratio(x, v, r, c, b, lf):
-    """ln P(x) - ln P(v)."""
+def _log_ratio(x: int, v: int, r: int, c: int, b: int, lf: Table) -> float:
+    """Logarithm of P(x) / P(v)."""
     high, low = _add(lf[v, 0], lf[v, 1], -lf[x, 0], -lf[x, 1])
     high, low = _add(high, low, lf[r - v, 0], lf[r - v, 1])
     high, low = _add(high, low, -lf[r - x, 0], -lf[r - x, 1])
@@ -172,7 +175,7 @@ def _log_ratio(x, v, r, c, b, lf):
 
 
 @njit(cache=True)
-def _opposite(v, mode, r, c, b, lf):
+def _opposite(v: int, mode: int, r: int, c: int, b: int, lf: Table) -> int:
     """First x above the mode that is at most as likely as v below it; one past the support where there is none."""
     top = min(r, c)
     if _log_ratio(top, v, r, c, b, lf) > _TIE:
@@ -194,7 +197,7 @@ def _opposite(v, mode, r, c, b, lf):
 
 
 @njit(cache=True)
-def _relative_tail_up(x, r, c, b):
+def _relative_tail_up(x: int, r: int, c: int, b: int) -> float:
     """Sum of P(y) / P(x) over y >= x, for x above the mode."""
     total, term = 1.0, 1.0
     for y in range(x, min(r, c)):
@@ -206,7 +209,7 @@ def _relative_tail_up(x, r, c, b):
 
 
 @njit(cache=True)
-def _relative_tail_down(x, r, c, b):
+def _relative_tail_down(x: int, r: int, c: int, b: int) -> float:
     """Sum of P(y) / P(x) over y <= x, for x below the mode."""
     total, term = 1.0, 1.0
     for y in range(x, max(0, r + c - b), -1):
@@ -218,7 +221,7 @@ def _relative_tail_down(x, r, c, b):
 
 
 @njit(cache=True)
-def _relative_between(x, end, r, c, b):
+def _relative_between(x: int, end: int, r: int, c: int, b: int) -> float:
     """Sum of P(y) / P(x) over x < y < end."""
     total, term = 0.0, 1.0
     for y in range(x, end - 1):
@@ -228,8 +231,8 @@ def _relative_between(x, end, r, c, b):
 
 
 @njit(cache=True)
-def fisher_log_p(v, r, c, b, lf):
-    """ln of the two-sided p of one table, given the table of `log_factorials` (numba kernel)."""
+def fisher_log_p(v: int, r: int, c: int, b: int, lf: Table) -> float:
+    """Logarithm of the two-sided p of one table, given the table of `log_factorials` (numba kernel)."""
     if max(0, r + c - b) == min(r, c):
         return 0.0
     mode = ((r + 1) * (c + 1)) // (b + 2)
@@ -249,7 +252,7 @@ def fisher_log_p(v, r, c, b, lf):
 
 
 @njit(cache=True)
-def _log_outside(v, opposite, r, c, b, log_probability, lf):
+def _log_outside(v: int, opposite: int, r: int, c: int, b: int, log_probability: float, lf: Table) -> float:
     relative = _relative_tail_down(v, r, c, b)
     if opposite <= min(r, c):
         relative += np.exp(_log_ratio(opposite, v, r, c, b, lf)) * _relative_tail_up(opposite, r, c, b)
@@ -257,7 +260,7 @@ def _log_outside(v, opposite, r, c, b, log_probability, lf):
 
 
 @njit(cache=True, nogil=True)
-def _fisher_many(v, r, c, b, lf):
+def _fisher_many(v: Counts, r: Counts, c: Counts, b: Counts, lf: Table) -> Table:
     log_p = np.empty(v.size)
     for i in range(v.size):
         log_p[i] = fisher_log_p(v[i], r[i], c[i], b[i], lf)
@@ -265,7 +268,7 @@ def _fisher_many(v, r, c, b, lf):
 
 
 @njit(cache=True)
-def critical_counts(r, c, b, level, lf):
+def critical_counts(r: int, c: int, b: int, level: float, lf: Table) -> tuple[int, int]:
     """Bounds (low, high) with: V <= low or V >= high wherever p(V) <= level (numba kernel).
 
     The bounds may let a few V through whose p is above the level, never the reverse.

@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from popclust.evaluation.fisher import critical_counts, fisher_log_p, log_factorials
+
 _NEGLIGIBLE = 1e-17
 _LOG_LARGEST = 300.0
 
@@ -54,7 +56,7 @@ def odds_ratio_intervals(
 
 
 @njit(cache=True)
-def _up(v, r, c, b, log_odds):
+def _up(v: int, r: int, c: int, b: int, log_odds: float) -> tuple[float, float]:
     """Sum of P(x) / P(v) over x > v, and the same weighted with x - v, at a log odds ratio."""
     odds = np.exp(log_odds)
     total, moment, term = 0.0, 0.0, 1.0
@@ -69,8 +71,8 @@ def _up(v, r, c, b, log_odds):
 
 
 @njit(cache=True)
-def _log_upper_tail(v, r, c, b, log_odds):
-    """ln P(X >= v) and its derivative by the log odds ratio, at a log odds ratio."""
+def _log_upper_tail(v: int, r: int, c: int, b: int, log_odds: float) -> tuple[float, float]:
+    """Logarithm of P(X >= v) and its derivative by the log odds ratio, at a log odds ratio."""
     above, above_moment = _up(v, r, c, b, log_odds)
     below, below_moment = _up(r - v, r, b - c, b, -log_odds)
     if not np.isfinite(above_moment):  # v lies far below all that is likely
@@ -83,7 +85,7 @@ def _log_upper_tail(v, r, c, b, log_odds):
 
 
 @njit(cache=True)
-def _lower_end(v, r, c, b, log_level, start):
+def _lower_end(v: int, r: int, c: int, b: int, log_level: float, start: float) -> float:
     """Log odds ratio at which ln P(X >= v) = log_level; Newton steps inside a shrinking bracket."""
     left, right = -_LOG_LARGEST, _LOG_LARGEST
     at = start
@@ -105,7 +107,7 @@ def _lower_end(v, r, c, b, log_level, start):
 
 
 @njit(cache=True, nogil=True)
-def _intervals(tables, log_level):
+def _intervals(tables: NDArray[np.int64], log_level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     low = np.zeros(len(tables))
     high = np.full(len(tables), np.inf)
     for i in range(len(tables)):
@@ -118,3 +120,90 @@ def _intervals(tables, log_level):
         if v < min(r, c):  # the same seen from the units without the term
             high[i] = np.exp(-_lower_end(r - v, r, b - c, b, log_level, -centre - half_width))
     return low, high
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """Odds ratios that a test would find with the wanted probability, one pair per table's margins."""
+
+    above: NDArray[np.float64]
+    """Smallest odds ratio above 1; inf where no V that the margins allow is significant."""
+    below: NDArray[np.float64]
+    """Largest odds ratio below 1; 0 where no V that the margins allow is significant."""
+
+
+def detectable_odds_ratios(
+    R: NDArray[np.int64], C: NDArray[np.int64], B: int, level: float, power: float = 0.8
+) -> Detectable:
+    """Odds ratio at which Fisher's test of these margins has p <= level with probability `power`.
+
+    Parameters
+    ----------
+    R, C
+        (table,) units in the group, units with the term.
+    B
+        Units in all.
+    level
+        p that counts as found; alpha / K is the strictest step of Holm's correction over K groups.
+    power
+        Probability of finding it, above `level` and below 1.
+
+    Returns
+    -------
+    Detectable
+        (table,) odds ratios, exact under Fisher's noncentral hypergeometric distribution.
+
+    Raises
+    ------
+    ValueError
+        `power` is not between `level` and 1.
+    """
+    if not level < power < 1:
+        raise ValueError(f"power: wanted a probability between {level} and 1, got {power}")
+    margins = np.stack([R, C], axis=1).astype(np.int64)
+    tables, inverse = np.unique(margins, axis=0, return_inverse=True)
+    above, below = _detectable(tables, B, level, power, log_factorials(B))
+    return Detectable(above[inverse.ravel()], below[inverse.ravel()])
+
+
+@njit(cache=True)
+def _exact_bounds(r: int, c: int, b: int, level: float, lf: NDArray[np.float64]) -> tuple[int, int]:
+    """Largest V below and smallest V above the mode with p(V) <= level."""
+    low, high = critical_counts(r, c, b, level, lf)
+    bottom, top = max(0, r + c - b), min(r, c)
+    while low >= bottom and fisher_log_p(low, r, c, b, lf) > np.log(level):
+        low -= 1
+    while high <= top and fisher_log_p(high, r, c, b, lf) > np.log(level):
+        high += 1
+    return low, high
+
+
+@njit(cache=True)
+def _log_odds_at_power(v: int, r: int, c: int, b: int, power: float) -> float:
+    """Log odds ratio at which P(X >= v) = power, by bisection from above 0."""
+    left, right = 0.0, 1.0
+    while right < _LOG_LARGEST and _log_upper_tail(v, r, c, b, right)[0] < np.log(power):
+        right *= 2.0
+    for _ in range(60):
+        middle = 0.5 * (left + right)
+        if _log_upper_tail(v, r, c, b, middle)[0] < np.log(power):
+            left = middle
+        else:
+            right = middle
+    return right
+
+
+@njit(cache=True, nogil=True)
+def _detectable(
+    margins: NDArray[np.int64], b: int, level: float, power: float, lf: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    above = np.full(len(margins), np.inf)
+    below = np.zeros(len(margins))
+    for i in range(len(margins)):
+        r, c = margins[i]
+        low, high = _exact_bounds(r, c, b, level, lf)
+        if high <= min(r, c):
+            above[i] = np.exp(_log_odds_at_power(high, r, c, b, power))
+        if low >= max(0, r + c - b):  # V <= low is r - V >= r - low among the units without the term
+            below[i] = np.exp(-_log_odds_at_power(r - low, r, b - c, b, power))
+    return above, below

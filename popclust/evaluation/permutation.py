@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from popclust.evaluation.counting import CountedPopulation
 from popclust.evaluation.fisher import critical_counts, fisher_log_p, log_factorials
 
+Counts = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -42,9 +44,9 @@ class Exchange:
 def exchange_of(population: CountedPopulation) -> Exchange:
     """Classes of patients that may exchange reports: equally many units, in the same strata."""
     units = pd.DataFrame({"patient": population.patient, "stratum": population.stratum})
-    members = units.groupby("patient", sort=True).indices
     classes: dict[tuple[int, ...], list[NDArray[np.int64]]] = {}
-    for rows in members.values():
+    for members in units.groupby("patient", sort=True).indices.values():
+        rows = np.asarray(members, dtype=np.int64)
         classes.setdefault(tuple(population.stratum[rows].tolist()), []).append(rows)
     return Exchange(tuple(np.array(classes[key], dtype=np.int64) for key in sorted(classes)), population.n_units)
 
@@ -87,7 +89,7 @@ class Screen:
     """(group of any grouping,) units in each group."""
     first: NDArray[np.int32]
     """(group, term, 2) V at or outside these may pass Holm's first step, alpha / K."""
-    any: NDArray[np.int32]
+    last: NDArray[np.int32]
     """(group, term, 2) V at or outside these may pass Holm's last step, alpha."""
 
     @classmethod
@@ -113,7 +115,7 @@ class Screen:
             self.C,
             self.R,
             self.first,
-            self.any,
+            self.last,
             self.alpha,
             log_factorials(population.n_units),
         )
@@ -126,7 +128,7 @@ def group_sizes(population: CountedPopulation) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _bounds(R, C, B, level, lf):
+def _bounds(R: Counts, C: Counts, B: int, level: NDArray[np.float64], lf: NDArray[np.float64]) -> NDArray[np.int32]:
     bounds = np.empty((R.size, C.size, 2), dtype=np.int32)
     for cell in range(R.size):
         for t in range(C.size):
@@ -137,7 +139,7 @@ def _bounds(R, C, B, level, lf):
 
 
 @njit(cache=True, nogil=True)
-def count_terms(cluster, begin, term, V):
+def count_terms(cluster: NDArray[np.int16], begin: Counts, term: NDArray[np.int32], V: NDArray[np.int32]) -> None:
     """Add up V (group, term) of one grouping (numba kernel)."""
     V[:] = 0
     for unit in range(cluster.size):
@@ -147,7 +149,18 @@ def count_terms(cluster, begin, term, V):
 
 
 @njit(cache=True, nogil=True)
-def _criterion(cluster, first_cell, begin, term, C, R, first, last, alpha, lf):
+def _criterion(
+    cluster: NDArray[np.int16],
+    first_cell: Counts,
+    begin: Counts,
+    term: NDArray[np.int32],
+    C: Counts,
+    R: Counts,
+    first: NDArray[np.int32],
+    last: NDArray[np.int32],
+    alpha: float,
+    lf: NDArray[np.float64],
+) -> NDArray[np.int32]:
     n_groupings, n_units = cluster.shape
     Q = np.zeros(n_groupings, dtype=np.int32)
     for g in range(n_groupings):
@@ -167,7 +180,15 @@ def _criterion(cluster, first_cell, begin, term, C, R, first, last, alpha, lf):
 
 
 @njit(cache=True, nogil=True)
-def _n_significant(V, C, R, B, bounds, alpha, lf):
+def _n_significant(
+    V: NDArray[np.int32],
+    C: int,
+    R: Counts,
+    B: int,
+    bounds: NDArray[np.int32],
+    alpha: float,
+    lf: NDArray[np.float64],
+) -> int:
     """Groups of a term that Holm rejects."""
     p = np.empty(V.size)
     n = 0

@@ -1,0 +1,122 @@
+"""Everything that stands beside the reported associations, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from popclust.evaluation.associations import AssociationResult
+from popclust.evaluation.confounders import CONFOUNDERS, confounders
+from popclust.evaluation.counting import CountedPopulation
+from popclust.evaluation.odds_ratios import detectable_odds_ratios
+from popclust.evaluation.permutation import group_sizes
+from popclust.evaluation.split_half import split_half
+from popclust.evaluation.stratified import STRATIFIED, gate, stratify
+from popclust.evaluation.term_noise import term_noise
+from popclust.settings import AssociateSettings
+
+POWER = [
+    *("descriptor", "n_clusters", "seed", "cluster", "term_id", "term", "C", "R", "B", "level", "power"),
+    *("odds_ratio_above", "odds_ratio_below"),
+]
+"""Columns of the table of power."""
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Tables that say how far the reported associations can be trusted."""
+
+    split_half: pd.DataFrame
+    """K chosen on one half of the patients, tested on the other (see `split_half`)."""
+    confounders: pd.DataFrame
+    """Reported groups against scanner, kernel, age and the rest (see `confounders`)."""
+    stratified: pd.DataFrame
+    """Reported associations within strata of each variable (see `stratify`)."""
+    gate: pd.DataFrame
+    """Reported associations: does each survive (see `gate`)."""
+    power: pd.DataFrame
+    """What odds ratio could have been found (see `power_table`)."""
+    term_noise: pd.DataFrame
+    """Q under the term extractor's own errors (see `term_noise`)."""
+
+
+def examine(
+    population: CountedPopulation,
+    result: AssociationResult,
+    settings: AssociateSettings,
+    variables: pd.DataFrame | None = None,
+) -> Validity:
+    """Examine the reported grouping.
+
+    Parameters
+    ----------
+    population
+        What was counted, with all groupings.
+    result
+        What `associate_counted` found on it.
+    settings
+        Section [associate] of the study.
+    variables
+        Columns by volume_id from `confounder_variables`; without them the tables of confounders are empty.
+
+    Returns
+    -------
+    Validity
+        One table per question.
+    """
+    reported = population.only(result.reported.rows(population.grid))
+    against = pd.DataFrame(columns=CONFOUNDERS)
+    repeated = pd.DataFrame(columns=STRATIFIED)
+    if variables is not None and variables.shape[1] > 0:
+        against = confounders(reported, variables, settings.seed)
+        repeated = stratify(reported, result.associations, variables, settings)
+    return Validity(
+        split_half=split_half(population, settings),
+        confounders=against,
+        stratified=repeated,
+        gate=gate(repeated),
+        power=power_table(reported, settings),
+        term_noise=term_noise(reported, settings),
+    )
+
+
+def power_table(population: CountedPopulation, settings: AssociateSettings) -> pd.DataFrame:
+    """What odds ratio each term's test in each group of one grouping could have found.
+
+    Parameters
+    ----------
+    population
+        Units, terms and one grouping.
+    settings
+        alpha and power.
+
+    Returns
+    -------
+    DataFrame
+        One row per group and term. odds_ratio_above (and odds_ratio_below): the smallest odds ratio above 1 (largest
+        below 1) that is found with probability `power` at level alpha / K, the strictest step of Holm's correction;
+        inf (0) where these margins could never give a significant result.
+    """
+    K = int(population.n_clusters[0])
+    R = group_sizes(population)
+    C = population.has_term.sum(axis=0).astype(np.int64)
+    term, cluster = (index.ravel() for index in np.indices((C.size, K)))
+    level = settings.alpha / K
+    detectable = detectable_odds_ratios(R[cluster], C[term], population.n_units, level, settings.power)
+    grid = population.grid.iloc[0]
+    table = {
+        **{name: grid[name] for name in ("descriptor", "n_clusters", "seed")},
+        "cluster": cluster,
+        "term_id": np.array(population.term_id, dtype=object)[term],
+        "term": np.array(population.term, dtype=object)[term],
+        "C": C[term],
+        "R": R[cluster],
+        "B": population.n_units,
+        "level": level,
+        "power": settings.power,
+        "odds_ratio_above": detectable.above,
+        "odds_ratio_below": detectable.below,
+    }
+    return pd.DataFrame(table, index=pd.RangeIndex(term.size))[POWER]
