@@ -16,24 +16,12 @@ from popclust.errors import InputError
 from popclust.evaluation.associations import associate_counted
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.permutation import null_criterion
-from popclust.population.clustering import descriptor_matrix, exact_kmeans, group_over_seeds
+from popclust.population.clustering import descriptor_matrix, exact_kmeans, group_over_seeds, numbers_of_clusters
 from popclust.population.model import Model
 from popclust.population.topics import TopicModel, fit_topics, scale_counts
-from popclust.population.vocabulary import VOCABULARIES
 from popclust.study import Study
 
-
-def gather_word_counts(study: Study, volume_ids: Sequence[str]) -> None:
-    """Write word_counts.zarr from what the volumes' encode parts left."""
-    records = study.records("encode", volume_ids)
-    counts = [np.concatenate([np.asarray(r[v], np.uint32) for v in VOCABULARIES]) for r in records.values()]
-    first = next(iter(records.values()))
-    vocabulary_of_word = np.repeat(VOCABULARIES, [len(first[v]) for v in VOCABULARIES])
-    dataset = xr.Dataset(
-        {"counts": (("volume", "word"), np.stack(counts).astype(np.uint32))},
-        coords={"volume": list(records), "vocabulary": ("word", vocabulary_of_word)},
-    )
-    study.write_dataset("word_counts", dataset)
+_CHUNK_PERMUTATIONS = 100
 
 
 def learn_topics(study: Study) -> Mapping[str, Any]:
@@ -56,6 +44,12 @@ def learn_topics(study: Study) -> Mapping[str, Any]:
     return {"n_topics": int(dataset.sizes["topic"]), "n_volumes": int(dataset.sizes["volume"])}
 
 
+def groupings(study: Study, n_volumes: int) -> dict[str, tuple[Any, ...]]:
+    """Arguments of `group` for every descriptor and number of groups."""
+    settings = study.settings.cluster
+    return {f"{d}-{k}": (study, d, k) for d in settings.descriptors for k in numbers_of_clusters(n_volumes, settings)}
+
+
 def group(study: Study, descriptor: str, n_clusters: int) -> pd.DataFrame:
     """Rows of clusters.parquet for one descriptor and one number of groups, over all seeds."""
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
@@ -75,9 +69,18 @@ def null_of_criterion(study: Study, first: int, last: int) -> NDArray[np.int32]:
     return null_criterion(counted_population(study), settings.alpha, settings.seed, first, last)
 
 
-def test_associations(study: Study, null: NDArray[np.int32] | None) -> Mapping[str, Any]:
+def permutation_chunks(study: Study) -> dict[str, tuple[Any, ...]]:
+    """Arguments of `null_of_criterion` for all permutations, in chunks."""
+    n = study.settings.associate.n_permutations
+    return {
+        f"{first:07}": (study, first, min(n, first + _CHUNK_PERMUTATIONS)) for first in range(0, n, _CHUNK_PERMUTATIONS)
+    }
+
+
+def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, Any]:
     """Write associations.parquet, criterion.parquet and the frozen model of the reported grouping."""
     population = counted_population(study)
+    null = np.concatenate(nulls) if nulls else None
     result = associate_counted(population, study.settings.associate, null)
     study.write_table("associations", result.associations)
     study.write_table("criterion", result.criterion)

@@ -41,16 +41,20 @@ class Stage:
         return chosen
 
 
+_NORMALIZE = ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given_folder")
+
 STAGES = (
     Stage("ingest", 1, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
-    Stage("atlas", 1, ("atlas",), "build the atlas", ignores=("atlas.volume", "atlas.templates")),
+    Stage(
+        "atlas", 1, ("atlas", "normalize"), "build the atlas", ignores=("atlas.volume", "atlas.templates", *_NORMALIZE)
+    ),
     Stage(
         "normalize",
         1,
         ("normalize",),
         "register to the atlas",
         True,
-        ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given_folder"),
+        _NORMALIZE,
     ),
     Stage("extract", 1, ("haralick", "sift", "extract"), "sample texture and shape", True),
     Stage("vocabulary", 1, ("vocabulary",), "learn visual words"),

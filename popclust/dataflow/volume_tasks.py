@@ -6,7 +6,7 @@ A task is given the study and the volume, never voxels: no volume passes through
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,13 +43,13 @@ def scan(paths: list[str], sources: tuple[str, ...]) -> list[FileHeader]:
     return scan_headers(paths, sources)
 
 
-def ingest(study: Study, volume_id: str, series: SeriesFiles, key: bytes) -> Mapping[str, Any]:
+def ingest(study: Study, volume_id: str, series: SeriesFiles, key: bytes, fingerprint: str) -> Mapping[str, Any]:
     """Read one series into an OME-Zarr volume; the record is its row of the cohort."""
     study.remove("volumes", f"{volume_id}.ome.zarr")
     found = read_series(series, study.settings.ingest, key)
     if found.volume is not None:
         write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), found.volume)
-    return dataclasses.asdict(found.record)
+    return {**dataclasses.asdict(found.record), "fingerprint": fingerprint}
 
 
 def normalize(study: Study, volume_id: str, atlas_marker: str) -> Mapping[str, Any]:
