@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+
+from popclust.reports.tables import read_table
 
 _MAX_FORMS = 400
 """A name with more forms than this keeps the first ones: only made-up names come near."""
@@ -14,13 +15,14 @@ _MAX_FORMS = 400
 
 @cache
 def _rules(language: str) -> dict[str, list]:
-    return tomllib.loads(files(__package__).joinpath("inflection.toml").read_text("utf-8"))[language]
+    text = files(__package__ or "popclust.reports").joinpath("inflection.toml").read_text("utf-8")
+    return tomllib.loads(text)[language]
 
 
 @cache
 def _misspellings(language: str) -> tuple[tuple[str, str], ...]:
-    with files(__package__).joinpath("misspellings.csv").open("r", encoding="utf-8", newline="") as table:
-        return tuple((row["right"], row["wrong"]) for row in csv.DictReader(table) if row["language"] == language)
+    rows = [row for row in read_table("misspellings.csv") if row["language"] == language]
+    return tuple((row["right"], row["wrong"]) for row in rows)
 
 
 def forms(name: str, language: str) -> list[str]:

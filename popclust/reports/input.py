@@ -39,8 +39,8 @@ def read_reports(path: str | Path, settings: TermsSettings) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `text` (str, never missing), `language` (str or None), and those of :data:`IDENTIFIERS` that are known (str or None),
-        in the order of the files' names and of their content. Several reports of one volume stay several rows.
+        `text` (str, never missing), `language` (str or None), and those of :data:`IDENTIFIERS` that are known (str or
+        None), in the order of the files' names and of their content. Several reports of one volume stay several rows.
 
     Raises
     ------
@@ -182,7 +182,8 @@ def _fhir_report(report: dict[str, Any]) -> dict[str, str]:
     row = {"text": "\n\n".join(p for p in parts if p)}
     if isinstance(report.get("language"), str):
         row["language"] = report["language"]
-    # R4 says imagingStudy, R5 study; accession numbers stand with the order (basedOn) or the study, as identifiers of type ACSN.
+    # R4 says imagingStudy, R5 study; accession numbers stand with the order (basedOn) or the study, as identifiers of
+    # type ACSN.
     references = [report, *_references(report, "imagingStudy"), *_references(report, "study")]
     references += _references(report, "basedOn")
     for identifier in (i for r in references for i in _identifiers(r)):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 
 from popclust.errors import InputError
+from popclust.reports.tables import read_table
 from popclust.reports.text import alternatives
 
 NOTICE = (
-    "RadLex labels and identifiers: Copyright (c) The Radiological Society of North America (RSNA), all rights reserved. "
+    "RadLex labels and identifiers: Copyright (c) The Radiological Society of North America (RSNA), "
+    "all rights reserved. "
     "Licensed under RadLex License Version 2.0. You may obtain a copy of the license at: "
     'http://www.rsna.org/radlexdownloads/. This work is distributed under the above noted license on an "AS IS" basis, '
     "WITHOUT WARRANTIES OF ANY KIND, either express or implied. Please refer to the License for the specific language "
@@ -30,7 +30,7 @@ class Name:
     """One way to write a concept."""
 
     text: str
-    """The name; a leading ``~`` marks a possible head of German compounds, a leading ``=`` one that is not inflected."""
+    """The name; ``~`` before it marks a possible head of German compounds, ``=`` one that is not inflected."""
     language: str
     """``"en"`` or ``"de"``."""
 
@@ -103,17 +103,17 @@ class Lexicon:
         return {i: i if i in wanted else next((a for a in above.get(i, ()) if a in wanted), i) for i in self.term_ids}
 
 
-def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, add_builtin: bool = True) -> Lexicon:
+def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, builtin_synonyms: bool = True) -> Lexicon:
     """Read a lexicon.
 
     Parameters
     ----------
     path : str
-        RadLex as OWL (``.owl``, ``.rdf``, ``.xml``), BioPortal's CSV or label,RID,parent CSV, each also as ``.gz``; empty:
-        the built-in findings of the chest.
+        RadLex as OWL (``.owl``, ``.rdf``, ``.xml``), BioPortal's CSV or label,RID,parent CSV, each also as ``.gz``;
+        empty: the built-in findings of the chest.
     roots : sequence of str
         Only the classes below these, and these themselves, are looked for. Not applied to the built-in lexicon.
-    add_builtin : bool
+    builtin_synonyms : bool
         Whether the synonyms of the built-in lexicon are added to the same classes of the file.
 
     Raises
@@ -129,19 +129,18 @@ def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, add_bu
     below = _below(classes, roots)
     if not below:
         raise InputError(f"lexicon: no class below {', '.join(roots)}; check the setting `roots` of [terms]")
-    builtin = {c.term_id: c for c in builtin_lexicon().concepts} if add_builtin else {}
+    builtin = {c.term_id: c for c in builtin_lexicon().concepts} if builtin_synonyms else {}
     concepts = [_with_names(classes[i], builtin.get(i)) for i in sorted(below, key=_by_number)]
-    decoys = builtin_lexicon().decoys if add_builtin else ()
+    decoys = builtin_lexicon().decoys if builtin_synonyms else ()
     return Lexicon(tuple(c for c in concepts if c.names), decoys, _ancestors(classes, sorted(below)))
 
 
 @cache
 def builtin_lexicon() -> Lexicon:
     """The built-in findings of the chest, in English and German."""
-    with files(__package__).joinpath("lexicon_chest.csv").open("r", encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(line for line in table if not line.startswith("#")))
-    concepts, decoys = {}, []
-    for row in rows:
+    concepts: dict[str, Concept] = {}
+    decoys: list[Name] = []
+    for row in read_table("lexicon_chest.csv"):
         names = tuple(n for language in LANGUAGES for n in _expanded(row[language], language))
         if row["term_id"]:
             concepts[row["term_id"]] = Concept(row["term_id"], row["label"], (row["parent"],), names)
@@ -174,10 +173,8 @@ def is_function_word(name: Name) -> bool:
 @cache
 def function_words(language: str) -> frozenset[str]:
     """Words that any text of a language is full of."""
-    with files(__package__).joinpath("function_words.csv").open("r", encoding="utf-8", newline="") as table:
-        return frozenset(
-            w for row in csv.DictReader(table) if row["language"] == language for w in row["words"].split()
-        )
+    rows = [row for row in read_table("function_words.csv") if row["language"] == language]
+    return frozenset(word for row in rows for word in row["words"].split())
 
 
 def _below(classes: Mapping[str, Concept], roots: Sequence[str]) -> set[str]:

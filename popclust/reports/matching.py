@@ -1,8 +1,8 @@
 """One pass over a report that finds names, triggers, headings and the ends of sentences together.
 
-All patterns of a language stand in one Aho-Corasick automaton (Aho and Corasick, CACM 18, 1975), so the time for a report
-does not grow with the lexicon. Patterns are padded with spaces and so match whole words of a folded text only; the head of
-a German compound is padded on the right alone and takes the whole word with it.
+All patterns of a language stand in one Aho-Corasick automaton (Aho and Corasick, CACM 18, 1975), so the time for a
+report does not grow with the lexicon. Patterns are padded with spaces and so match whole words of a folded text only;
+the head of a German compound is padded on the right alone and takes the whole word with it.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class Matcher:
     def find(self, folded: str) -> Hits:
         """Names, and the triggers, headings and marks around them.
 
-        The longest name wins over those inside it; names that only overlap are all kept, and so are several concepts of one
-        name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name is part of it.
+        The longest name wins over those inside it; names that only overlap are all kept, and so are several concepts
+        of one name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name
+        is part of it.
         """
         names, cues = [], []
         for end, pattern in self.automaton.iter(folded):
@@ -85,6 +86,16 @@ class Matcher:
             return Hits([], [])
         names = _longest(names)
         return Hits([h for h in names if h[2][1][0] >= 0], _apart(cues, names))
+
+
+def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
+    """The cues of a folded text around a name that is already known."""
+    cues = [
+        Hit(end - pattern.length + 1, end, pattern)
+        for end, pattern in matcher.automaton.iter(folded)
+        if pattern.triggers or pattern.mark or pattern.heading
+    ]
+    return _apart(cues, [name])
 
 
 def _longest(hits: list[Hit]) -> list[Hit]:

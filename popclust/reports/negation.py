@@ -1,8 +1,9 @@
 """What a report says of each finding: affirmed, negated, uncertain, historical, hypothetical or of another person.
 
 The scope rules follow NegEx and ConText (Chapman et al., J Biomed Inform 34, 2001; Harkema et al., J Biomed Inform 42,
-2009): a trigger governs the findings after or before it up to the next stop or the end of the sentence. Between negation
-and uncertainty the nearer trigger wins; tables of triggers for each language are data (``triggers_<language>.csv``).
+2009): a trigger governs the findings after or before it up to the next stop or the end of the sentence. Between
+negation and uncertainty the nearer trigger wins; tables of triggers for each language are data
+(``triggers_<language>.csv``).
 """
 
 from __future__ import annotations

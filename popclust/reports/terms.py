@@ -53,8 +53,8 @@ def find_mentions(
     texts : sequence of str
         Reports; what is not a string (a missing value) has no mentions.
     languages : sequence of str or None, optional
-        Language of each report, None where it is not known. A language given in the settings wins over detection, one given
-        here wins over both.
+        Language of each report, None where it is not known. A language given in the settings wins over detection, one
+        given here wins over both.
     lexicon : Lexicon
         The terms that are looked for.
     settings : TermsSettings
@@ -63,8 +63,8 @@ def find_mentions(
     Returns
     -------
     pandas.DataFrame
-        One row per mention with the columns :data:`MENTION_COLUMNS`, in the order of the reports and of their text. It holds
-        no report text.
+        One row per mention with the columns :data:`MENTION_COLUMNS`, in the order of the reports and of their text.
+        It holds no report text.
     """
     rows: list[Mention] = []
     for number, text in enumerate(texts):
@@ -72,7 +72,7 @@ def find_mentions(
             given = languages[number] if languages is not None else None
             rows += _mentions(number, text, _known_language(given, settings), lexicon)
     frame = pd.DataFrame(rows, columns=list(MENTION_COLUMNS))
-    return frame.astype({c: np.int64 for c in ("report", "start", "end")})
+    return frame.astype(dict.fromkeys(("report", "start", "end"), np.int64))
 
 
 def _known_language(given: object, settings: TermsSettings) -> str | None:
@@ -122,8 +122,8 @@ def _asserted(number: int, folded: FoldedText, hits: Hits, language: str, lexico
 def counts(mentions: pd.DataFrame, settings: TermsSettings) -> pd.Series:
     """Whether each mention counts as a finding.
 
-    A mention counts when it is affirmed (or uncertain, with `count_uncertain`) and stands in one of the counting `sections`
-    or under no heading.
+    A mention counts when it is affirmed (or uncertain, with `count_uncertain`) and stands in one of the counting
+    `sections` or under no heading.
     """
     statuses = ["affirmed", "uncertain"] if settings.count_uncertain else ["affirmed"]
     return mentions["status"].isin(statuses) & mentions["section"].isin([*settings.sections, ""])
@@ -132,8 +132,8 @@ def counts(mentions: pd.DataFrame, settings: TermsSettings) -> pd.Series:
 def counted_terms(mentions: pd.DataFrame, settings: TermsSettings, lexicon: Lexicon | None = None) -> pd.DataFrame:
     """The terms that each volume has.
 
-    A volume has a term when at least one mention of it counts in any of the volume's reports: a negation elsewhere, in the
-    same or in another report, does not take it away.
+    A volume has a term when at least one mention of it counts in any of the volume's reports: a negation elsewhere,
+    in the same or in another report, does not take it away.
 
     Parameters
     ----------
@@ -165,8 +165,8 @@ def term_matrix(counted: pd.DataFrame, volume_ids: Sequence[str], min_term_count
     counted : pandas.DataFrame
         As :func:`counted_terms` gives it.
     volume_ids : sequence of str
-        Volumes with a report, each one row of the matrix also when it has no term. Volumes of `counted` that are not among
-        them are left out.
+        Volumes with a report, each one row of the matrix also when it has no term. Volumes of `counted` that are not
+        among them are left out.
     min_term_count : int
         Terms of fewer volumes are left out. The paper keeps terms that occur more than 50 times: 51.
 

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 LINE_BREAK, PARAGRAPH_BREAK = "\x0b", "\x0c"
 """Tokens of a line break that ends a sentence, and of a blank line."""
@@ -25,7 +26,7 @@ _TAG = re.compile(
     r"|title|pre|a|hr|sup|sub)\b[^<>]{0,500}>",
     re.IGNORECASE,
 )
-_PARAGRAPH_TAGS = frozenset("p div li ul ol table tr h1 h2 h3 h4 h5 h6 hr title".split())
+_PARAGRAPH_TAGS = frozenset({"p", "div", "li", "ul", "ol", "table", "tr", "hr", "title", *(f"h{i}" for i in range(1, 7))})
 _CHARACTER = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,10});")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _BULLET = re.compile(r"(?:[-*•·–]|\d{1,2}[.)])\s")
@@ -140,7 +141,7 @@ def _mark_breaks(text: str) -> str:
     lines = text.split("\n")
     width = max(map(len, lines))
     parts = [lines[0]]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         stripped = line.strip()
         if not stripped or not before.strip():
             mark = PARAGRAPH_BREAK

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
+from popclust.reports.tables import read_table
 from popclust.reports.text import alternatives, fold_phrase
 
 STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")
@@ -42,11 +41,10 @@ class Heading:
 def triggers(language: str) -> dict[str, tuple[Trigger, ...]]:
     """The trigger phrases of a language, folded."""
     found: dict[str, tuple[Trigger, ...]] = {}
-    with files(__package__).joinpath(f"triggers_{language}.csv").open("r", encoding="utf-8", newline="") as table:
-        for row in csv.DictReader(table):
-            for phrase, trigger in _row(row):
-                if trigger not in found.get(phrase, ()):
-                    found[phrase] = (*found.get(phrase, ()), trigger)
+    for row in read_table(f"triggers_{language}.csv"):
+        for phrase, trigger in _row(row):
+            if trigger not in found.get(phrase, ()):
+                found[phrase] = (*found.get(phrase, ()), trigger)
     return found
 
 
@@ -64,6 +62,5 @@ def _row(row: dict[str, str]) -> Iterator[tuple[str, Trigger]]:
 @cache
 def headings(language: str) -> dict[str, Heading]:
     """The section headings of a language, folded."""
-    with files(__package__).joinpath("sections.csv").open("r", encoding="utf-8", newline="") as table:
-        rows = [row for row in csv.DictReader(table) if row["language"] == language]
+    rows = [row for row in read_table("sections.csv") if row["language"] == language]
     return {fold_phrase(h): Heading(row["section"]) for row in rows for h in row["headings"].split(";")}
