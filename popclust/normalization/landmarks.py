@@ -43,8 +43,8 @@ def read_landmarks(path: str | Path) -> dict[str, Vector]:
     Parameters
     ----------
     path : str or Path
-        3D Slicer's ``.fcsv`` or ``.mrk.json`` / ``.json``, or a ``.csv`` with the columns name, x, y, z and
-        optionally ``coordinate_system`` (LPS, which is also the default, or RAS).
+        3D Slicer's ``.fcsv`` or ``.mrk.json`` / ``.json``, or a ``.csv`` with the columns label (or name), x, y, z
+        (or x_mm, y_mm, z_mm) and optionally ``coordinate_system`` (LPS, which is also the default, or RAS).
 
     Raises
     ------
@@ -92,8 +92,11 @@ def _from_slicer_json(text: str) -> list[tuple[str, Vector]]:
 
 
 def _from_csv(text: str) -> list[tuple[str, Vector]]:
-    rows = list(csv.DictReader(text.splitlines()))
-    return [(row["name"], _position(row, row.get("coordinate_system") or "LPS")) for row in rows]
+    rows = [
+        {str(column).strip().removesuffix("_mm"): value for column, value in row.items()}
+        for row in csv.DictReader(text.splitlines())
+    ]
+    return [(row.get("label") or row["name"], _position(row, row.get("coordinate_system") or "LPS")) for row in rows]
 
 
 def _position(row: Mapping[str, Any], system: str) -> Vector:

@@ -89,9 +89,9 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
         lung_dice=dice(lung.hu, volume.lungs.hu),
         folding=float(np.mean(determinant <= 0)),
-        coverage=np.count_nonzero(inside) / max(np.count_nonzero(atlas_lung), 1),
+        coverage=float(inside.sum()) / max(float(atlas_lung.sum()), 1.0),
         size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
-        anisotropy=float(stretches[0] / np.maximum(stretches[-1], 1e-6)),
+        anisotropy=float(stretches[0]) / max(float(stretches[-1]), 1e-6),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
     )
