@@ -1,0 +1,94 @@
+"""Groups against how the volumes were acquired: a group may be a scanner in disguise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from popclust.presentation.style import INK, house_style, new_figure
+
+ACQUISITION = {"kernel": "kernel", "scanner": "scanner", "slice_thickness_mm": "slice thickness (mm)"}
+"""What is compared, and its title."""
+MAX_VALUES = 10
+"""Rarer values are counted together."""
+_OTHER = "other"
+
+
+def acquisition_values(cohort: pd.DataFrame) -> pd.DataFrame:
+    """Text columns of :data:`ACQUISITION` for every series, 'not stated' where the header is silent."""
+    scanner = cohort["manufacturer"].fillna("").str.strip() + " " + cohort["model"].fillna("").str.strip()
+    thickness = cohort["slice_thickness_mm"].map(lambda mm: "" if pd.isna(mm) else f"{mm:g}")
+    out = pd.DataFrame(
+        {
+            "volume_id": cohort["volume_id"],
+            "kernel": cohort["kernel"].fillna("").str.strip(),
+            "scanner": scanner.str.strip(),
+            "slice_thickness_mm": thickness,
+        }
+    )
+    return out.replace("", "not stated")
+
+
+def share_by_group(cluster: pd.Series, value: pd.Series, max_values: int = MAX_VALUES) -> pd.DataFrame:
+    """Share of each value in each group; rows are values by decreasing frequency, columns groups summing to 1.
+
+    >>> share_by_group(pd.Series([0, 0, 1]), pd.Series(["B70f", "B60f", "B70f"])).loc["B70f"].tolist()
+    [0.5, 1.0]
+    """
+    frequency = value.value_counts().rename_axis("value").reset_index(name="n")
+    frequency = frequency.sort_values(["n", "value"], ascending=[False, True])
+    kept = frequency["value"].tolist()
+    if len(kept) > max_values:
+        kept = kept[: max_values - 1]
+        value = value.where(value.isin(kept), _OTHER)
+        kept = [*kept, _OTHER]
+    return pd.crosstab(value, cluster, normalize="columns").reindex(kept)
+
+
+def acquisition_figure(groups: pd.DataFrame, cohort: pd.DataFrame) -> Figure:
+    """Heat maps: share of kernels, scanners and slice thicknesses in every group.
+
+    Parameters
+    ----------
+    groups : DataFrame
+        Columns volume_id and cluster.
+    cohort : DataFrame
+        Columns of cohort.parquet.
+    """
+    joined = groups[["volume_id", "cluster"]].merge(acquisition_values(cohort), on="volume_id", validate="1:1")
+    shares = {title: share_by_group(joined["cluster"], joined[name]) for name, title in ACQUISITION.items()}
+    heights = [len(share) for share in shares.values()]
+    n_groups = joined["cluster"].nunique()
+    with house_style():
+        figure = new_figure(min(10.4, 4.0 + 0.5 * n_groups), 1.2 + 0.5 * len(heights) + 0.27 * sum(heights))
+        panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for number, (axes, (title, share)) in enumerate(zip(panels, shares.items(), strict=True)):
+            _draw_shares(axes, title, share, with_groups=number == len(heights) - 1)
+    return figure
+
+
+def _draw_shares(axes: Axes, title: str, share: pd.DataFrame, *, with_groups: bool) -> None:
+    values = share.to_numpy()
+    shades = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#0b4f8a"])
+    axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
+    axes.set_title(title)
+    axes.set_yticks(range(len(share)), [str(v)[:34] for v in share.index])
+    axes.set_xticks(range(share.shape[1]), [str(k) for k in share.columns] if with_groups else [])
+    axes.set_xlabel("group" if with_groups else "")
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(share.shape[1] + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(share) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", lw=1)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+    if share.shape[1] > 16:
+        return
+    for (row, column), part in np.ndenumerate(values):
+        if part >= 0.005:
+            axes.text(
+                column, row, f"{100 * part:.0f} %", ha="center", va="center", fontsize=7.5,
+                color="white" if part > 0.55 else INK,
+            )  # fmt: skip

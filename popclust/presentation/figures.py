@@ -1,0 +1,259 @@
+"""Every figure of a study: which there are, what they are called, and their files.
+
+Each figure is a pure function on frames and arrays in a module of its own; here they are given what they draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from popclust.presentation.acquisition_figure import acquisition_figure
+from popclust.presentation.association_figure import MAX_TERMS, association_figure, frequent_terms
+from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES, criterion_figure, descriptor_figure
+from popclust.presentation.funnel import Funnel, cohort_funnel, funnel_figure
+from popclust.presentation.maps import MIN_MAP_VOLUMES, embed, example_cells, framed_by_group, map_figure, map_sample
+from popclust.presentation.pictures import read_all_pictured, sheet_volumes, typical_volumes
+from popclust.presentation.profiles import N_EXAMPLES, GroupProfile, over_represented, profile_figure, word_shares
+from popclust.presentation.quality_figures import contact_sheet_figure, quality_figure, worst_first
+from popclust.presentation.style import to_png, to_svg
+from popclust.presentation.view import StudyView, read_store, read_view, volume_descriptors
+from popclust.study import Study
+
+_N_WORST, _N_RANDOM = 16, 8
+_N_CELLS = 6
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What stands under a figure."""
+
+    name: str
+    """File name without its ending."""
+    title: str
+    """Heading."""
+    caption: str
+    """One line on how to read it."""
+    alt: str
+    """What it shows, for those who do not see it."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its caption."""
+
+    figure: Figure
+    """The drawing."""
+    caption: Caption
+    """Its words."""
+
+
+def write_figures(study: Study) -> list[str]:
+    """Draw every figure that the study has the tables for, into figures/<name>.png and .svg.
+
+    Also writes figures/captions.json and, where volumes are grouped, figures/map.csv with the places on the map.
+    Figures of an earlier run are removed first. Equal tables give equal bytes.
+
+    Returns
+    -------
+    list of str
+        Names of the figures, in the order of the page.
+    """
+    study.remove("figures")
+    captions = []
+    for drawn in draw_figures(read_view(study)):
+        name = drawn.caption.name
+        study.write_bytes(to_png(drawn.figure), "figures", f"{name}.png")
+        study.write_bytes(to_svg(drawn.figure), "figures", f"{name}.svg")
+        captions.append(drawn.caption)
+    study.write_json([asdict(c) for c in captions], "figures", "captions.json")
+    return [c.name for c in captions]
+
+
+def read_captions(study: Study) -> list[Caption]:
+    """Captions of the figures that were written, in order."""
+    if not study.exists("figures", "captions.json"):
+        return []
+    return [Caption(**c) for c in study.read_json("figures", "captions.json")]
+
+
+def draw_figures(view: StudyView) -> Iterator[Drawn]:
+    """Figures one after the other, in the order of the page."""
+    yield _funnel(view)
+    if len(view.quality):
+        yield from _quality(view)
+    if view.reported is not None and len(view.criterion):
+        yield from _criterion(view)
+    if view.reported is None or view.groups.empty:
+        return
+    associations = view.reported_associations()
+    if len(associations):
+        yield _associations(view, associations)
+    yield _acquisition(view)
+    yield from _map(view)
+    yield from _profiles(view, associations)
+
+
+def funnel_of(view: StudyView) -> Funnel:
+    """The cohort from series seen to volumes with a report."""
+    grouped = set(view.groups["volume_id"])
+    n_with_report = len(grouped & set(view.reports["volume_id"]))
+    return cohort_funnel(view.cohort, view.quality, view.quarantine, len(grouped), n_with_report)
+
+
+def _funnel(view: StudyView) -> Drawn:
+    funnel = funnel_of(view)
+    steps = ", ".join(f"{n:,} {name}" for name, n in funnel.steps)
+    caption = "Volumes left after each step. A series that breaks several rules stands under each of them."
+    return Drawn(funnel_figure(funnel), Caption("cohort", "Cohort", caption, f"Bars: {steps}."))
+
+
+def _quality(view: StudyView) -> Iterator[Drawn]:
+    settings = view.study.settings
+    n_accepted = int(view.quality["accepted"].sum())
+    counted = f"{n_accepted:,} of {len(view.quality):,} volumes accepted"
+    caption = "Measures of each registration; dashed: the limit of acceptance."
+    figure = quality_figure(view.quality, settings.normalize)
+    yield Drawn(figure, Caption("registration", "Registration", caption, f"Four histograms; {counted}."))
+    if not settings.summarize.show_examples:
+        return
+    ordered = worst_first(view.quality)
+    pictures = read_all_pictured(view.study, sheet_volumes(ordered, _N_WORST, _N_RANDOM))
+    if pictures:
+        caption = (
+            "Lungs carried over from the atlas, outlined on each volume: "
+            f"the {min(_N_WORST, len(ordered))} worst first, then a random sample."
+        )
+        alt = f"Coronal and axial slices of {len(pictures)} volumes with the lungs outlined."
+        figure = contact_sheet_figure(list(pictures.values()), view.quality)
+        yield Drawn(figure, Caption("overlays", "Lungs where lungs are", caption, alt))
+
+
+def _criterion(view: StudyView) -> Iterator[Drawn]:
+    reported = view.reported
+    if reported is None:
+        return
+    rows = view.criterion[reported.rows(view.criterion)]
+    at = f"K = {reported.n_clusters}, seed {reported.seed}: {int(rows['Q'].iloc[0])} significant associations"
+    own = view.criterion[view.criterion["descriptor"] == reported.descriptor]
+    if own["n_clusters"].nunique() > 1:
+        caption = "Significant associations by number of groups: seeds grey, their mean blue, the reported seed red."
+        alt = f"Lines of Q over K for {DESCRIPTOR_TITLES[reported.descriptor]}; reported: {at}."
+        yield Drawn(criterion_figure(view.criterion, reported), Caption("criterion", "Number of groups", caption, alt))
+    if view.criterion["descriptor"].nunique() > 1:
+        best = view.criterion.groupby(["descriptor", "n_clusters"])["Q"].mean().groupby("descriptor").max()
+        peaks = ", ".join(f"{DESCRIPTOR_TITLES[str(d)]} {q:.1f}" for d, q in best.items())
+        caption = "Mean significant associations over the seeds, by what the groups were formed on."
+        figure = descriptor_figure(view.criterion, reported)
+        yield Drawn(figure, Caption("descriptors", "Descriptors compared", caption, f"Largest mean Q: {peaks}."))
+
+
+def _associations(view: StudyView, associations: pd.DataFrame) -> Drawn:
+    significant = associations[associations["p_holm"] <= view.alpha]
+    n_more = int((significant["direction"] > 0).sum())
+    n_terms = associations["term_id"].nunique()
+    n_shown = len(frequent_terms(associations))
+    cut = f" The {MAX_TERMS} most frequent of {n_terms:,} terms." if n_shown < n_terms else ""
+    caption = (
+        "Terms by decreasing frequency (count) against groups. Red: mentioned more often than elsewhere, "
+        f"blue: less often; larger: further from OR = 1.{cut}"
+    )
+    alt = (
+        f"Matrix of {n_shown} terms and {view.n_groups} groups: {n_more} associations positive, "
+        f"{len(significant) - n_more} negative."
+    )
+    figure = association_figure(associations, view.alpha)
+    return Drawn(figure, Caption("associations", "Groups and report terms", caption, alt))
+
+
+def _acquisition(view: StudyView) -> Drawn:
+    caption = "Share of kernels, scanners and slice thicknesses in each group: equal columns are what one hopes for."
+    alt = f"Heat maps of acquisition against {view.n_groups} groups."
+    return Drawn(acquisition_figure(view.groups, view.cohort), Caption("acquisition", "Acquisition", caption, alt))
+
+
+def _map(view: StudyView) -> Iterator[Drawn]:
+    if len(view.groups) < MIN_MAP_VOLUMES or view.reported is None:
+        return
+    frame = map_of_population(view)
+    place = frame[["x", "y"]].to_numpy()
+    view.study.write_bytes(frame.to_csv(index=False, lineterminator="\n").encode(), "figures", "map.csv")
+    tiles = None
+    if view.study.settings.summarize.show_examples:
+        cells = example_cells(place, _N_CELLS)
+        pictures = read_all_pictured(view.study, [frame["volume_id"].iloc[i] for i in cells])
+        shown = {where: frame.iloc[i] for i, where in cells.items() if frame["volume_id"].iloc[i] in pictures}
+        tiles = {
+            where: framed_by_group(pictures[row["volume_id"]].axial, int(row["cluster"]))
+            for where, row in shown.items()
+        }
+    sampled = f" A random {len(frame):,} of {len(view.groups):,} volumes." if len(frame) < len(view.groups) else ""
+    caption = (
+        f"t-SNE of the volume descriptors ({DESCRIPTOR_TITLES[view.reported.descriptor]}): near volumes look alike; "
+        f"far distances mean nothing.{sampled}"
+    )
+    alt = f"Scatter of {len(frame):,} volumes in {view.n_groups} groups" + (", with slices." if tiles else ".")
+    figure = map_figure(place, frame["cluster"].to_numpy(), tiles, _N_CELLS)
+    yield Drawn(figure, Caption("map", "Map of the population", caption, alt))
+
+
+def map_of_population(view: StudyView) -> pd.DataFrame:
+    """Places of the volumes on the map: volume_id, cluster, x, y in the unit square.
+
+    Raises
+    ------
+    ValueError
+        Too few volumes, or none grouped.
+    """
+    if view.reported is None:
+        raise ValueError("view: no grouping is reported, so there is no map")
+    seed = view.study.settings.summarize.seed
+    shown = view.groups.iloc[map_sample(len(view.groups), seed)].reset_index(drop=True)
+    place = embed(volume_descriptors(view.study, view.reported.descriptor, shown["volume_id"]), seed)
+    return shown[["volume_id", "cluster"]].assign(x=place[:, 0].round(6), y=place[:, 1].round(6))
+
+
+def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
+    words, topics = read_store(view.study, "word_counts"), read_store(view.study, "topics")
+    if words is None or topics is None:
+        return
+    ids = view.groups["volume_id"].astype(object).to_numpy()
+    vocabulary = words["vocabulary"].to_numpy()
+    word_share = word_shares(words["counts"].sel(volume=ids).to_numpy(), vocabulary)
+    topic_share = topics["topic_of_volume"].sel(volume=ids).to_numpy()
+    typical = typical_volumes(view.groups, N_EXAMPLES)
+    for k, volume_ids in typical.items():
+        own = view.groups["cluster"].to_numpy() == k
+        terms = over_represented(associations, k, view.alpha)
+        shown = view.study.settings.summarize.show_examples
+        pictures = read_all_pictured(view.study, volume_ids) if shown else {}
+        profile = GroupProfile(
+            cluster=k,
+            n_volumes=int(np.count_nonzero(own)),
+            topic_share=topic_share[own].mean(axis=0),
+            topic_share_all=topic_share.mean(axis=0),
+            word_share=word_share[own].mean(axis=0),
+            word_share_all=word_share.mean(axis=0),
+            vocabulary_of_word=vocabulary,
+            terms=terms,
+            examples=tuple(pictures.values()),
+        )
+        yield Drawn(profile_figure(profile), _profile_caption(profile))
+
+
+def _profile_caption(profile: GroupProfile) -> Caption:
+    top = int(np.argmax(profile.topic_share - profile.topic_share_all))
+    names = ", ".join(str(t) for t in profile.terms["term"].head(5)) or "none"
+    return Caption(
+        name=f"group_{profile.cluster:02d}",
+        title=f"Group {profile.cluster}",
+        caption=f"{profile.n_volumes:,} volumes. Terms mentioned more often: {names}.",
+        alt=(
+            f"Profile of group {profile.cluster}: topic {top} stands out with a mean share of "
+            f"{profile.topic_share[top]:.2f}; terms mentioned more often: {names}."
+        ),
+    )

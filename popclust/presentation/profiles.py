@@ -1,0 +1,183 @@
+"""What makes a group: its topics, its visual words, its terms, its most typical volumes (Fig. 6b-e of the paper)."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from popclust.presentation.slices import Pictured
+from popclust.presentation.style import FAINT, INK, MUTED, RED, group_colour, house_style, new_figure, without_frame
+
+MAX_TERMS = 8
+"""Terms in a profile at most."""
+N_EXAMPLES = 5
+"""Typical volumes shown."""
+
+VOCABULARY_TITLES = {"haralick": "texture", "micro_sift": "small shapes", "macro_sift": "large shapes"}
+"""What a vocabulary is called in figures."""
+
+_VOCABULARY_COLOURS = {"haralick": "#00785a", "micro_sift": "#8a5a9e", "macro_sift": "#b8860b"}
+_LARGEST_OR = 64.0
+
+
+@dataclass(frozen=True)
+class GroupProfile:
+    """What a profile shows of one group."""
+
+    cluster: int
+    """The group."""
+    n_volumes: int
+    """Volumes in it."""
+    topic_share: NDArray[np.float64]
+    """(topic,) mean share of each topic in the group."""
+    topic_share_all: NDArray[np.float64]
+    """(topic,) the same in the population."""
+    word_share: NDArray[np.float64]
+    """(word,) mean share of each visual word among its vocabulary's, in the group."""
+    word_share_all: NDArray[np.float64]
+    """(word,) the same in the population."""
+    vocabulary_of_word: NDArray
+    """(word,) vocabulary."""
+    terms: pd.DataFrame
+    """Terms mentioned significantly more often in the group, the strongest first; columns of associations.parquet."""
+    examples: tuple[Pictured, ...] = ()
+    """The volumes nearest the group's centre."""
+
+
+def word_shares(counts: NDArray[np.integer], vocabulary_of_word: NDArray) -> NDArray[np.float64]:
+    """Counts (volume, word) as shares of each volume's features of the same vocabulary."""
+    shares = counts.astype(np.float64)
+    for name in np.unique(vocabulary_of_word):
+        own = vocabulary_of_word == name
+        sums = shares[:, own].sum(axis=1, keepdims=True)
+        shares[:, own] /= np.where(sums > 0, sums, 1.0)
+    return shares
+
+
+def over_represented(associations: pd.DataFrame, cluster: int, alpha: float) -> pd.DataFrame:
+    """Rows of the terms mentioned significantly more often in a group, by p, then odds ratio."""
+    own = associations[(associations["cluster"] == cluster) & (associations["direction"] > 0)]
+    own = own[own["p_holm"] <= alpha]
+    order = own.sort_values(["p_holm", "odds_ratio", "term"], ascending=[True, False, True])
+    return order.reset_index(drop=True)
+
+
+def profile_figure(profile: GroupProfile) -> Figure:
+    """One group: topics and visual words against the population's, terms with odds ratios, typical volumes."""
+    with house_style():
+        has_examples = bool(profile.examples)
+        figure = new_figure(10.4, 5.9 if has_examples else 3.7)
+        rows = 3 if has_examples else 2
+        grid = figure.add_gridspec(rows, 2, width_ratios=[1.25, 1.0], height_ratios=[1.0, 1.0, 1.55][:rows])
+        _draw_topics(figure.add_subplot(grid[0, 0]), profile)
+        _draw_words(figure.add_subplot(grid[1, 0]), profile)
+        _draw_terms(figure.add_subplot(grid[0:2, 1]), profile.terms.head(MAX_TERMS))
+        if has_examples:
+            _draw_examples(figure.add_subplot(grid[2, :]), profile.examples)
+    return figure
+
+
+def odds_ratio_text(odds_ratio: float) -> str:
+    """An odds ratio to two digits.
+
+    >>> odds_ratio_text(12.34), odds_ratio_text(0.066), odds_ratio_text(float("inf"))
+    ('12', '0.066', '∞')
+    """
+    return "∞" if np.isinf(odds_ratio) else f"{odds_ratio:.0f}" if odds_ratio >= 10 else f"{odds_ratio:.2g}"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value, short.
+
+    >>> p_text(0.0312), p_text(0.00004), p_text(0.0)
+    ('0.031', '4e-05', '< 1e-300')
+    """
+    return "< 1e-300" if p_value == 0 else f"{p_value:.0e}" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def _draw_topics(axes: Axes, profile: GroupProfile) -> None:
+    topics = np.arange(len(profile.topic_share))
+    axes.bar(topics, profile.topic_share, color=group_colour(profile.cluster), width=0.74)
+    axes.hlines(profile.topic_share_all, topics - 0.45, topics + 0.45, color=INK, lw=1.4, label="population")
+    axes.set_title("topics")
+    axes.set_ylabel("mean share")
+    axes.set_xlim(-0.7, len(topics) - 0.3)
+    axes.set_xticks(topics[:: max(1, len(topics) // 20)])
+    axes.tick_params(labelsize=8)
+    axes.legend(loc="upper right", borderaxespad=0.0, handlelength=1.2)
+
+
+def _draw_words(axes: Axes, profile: GroupProfile) -> None:
+    more = (profile.word_share - profile.word_share_all) * 100
+    for name, title in VOCABULARY_TITLES.items():
+        own = np.flatnonzero(profile.vocabulary_of_word == name)
+        if len(own):
+            axes.bar(own, more[own], width=1.0, color=_VOCABULARY_COLOURS[name], lw=0)
+            axes.text(
+                own.mean() / len(more), -0.04, title, transform=axes.transAxes, ha="center", va="top", fontsize=9,
+                color=_VOCABULARY_COLOURS[name],
+            )  # fmt: skip
+    axes.axhline(0, color=MUTED, lw=0.8)
+    axes.set_title("visual words against the population")
+    axes.set_ylabel("difference\nin share (%)")
+    axes.set_xlim(-1, len(more))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _draw_terms(axes: Axes, terms: pd.DataFrame) -> None:
+    axes.set_title("terms mentioned more often")
+    if terms.empty:
+        without_frame(axes)
+        axes.text(0.0, 0.93, "none reaches significance", transform=axes.transAxes, color=MUTED, va="top")
+        return
+    rows = np.arange(len(terms))
+    middle, low, high = (
+        terms[c].clip(1 / _LARGEST_OR, _LARGEST_OR).to_numpy() for c in ("odds_ratio", "ci_low", "ci_high")
+    )
+    axes.hlines(rows, low, high, color=RED, lw=1.6)
+    axes.plot(middle, rows, ls="", marker="s", color=RED, ms=6, clip_on=False)
+    axes.axvline(1, color=MUTED, lw=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(0.5, _LARGEST_OR)
+    ticks = [0.5, 1, 2, 4, 8, 16, 32]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(MAX_TERMS - 0.4, -0.8)
+    axes.set_yticks(rows, [_folded(t) for t in terms["term"]])
+    axes.set_xlabel("odds ratio, 95 % interval", fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    beside = axes.secondary_yaxis("right")
+    texts = [f"{odds_ratio_text(o)}   p {p_text(p)}" for o, p in zip(terms["odds_ratio"], terms["p_holm"], strict=True)]
+    beside.set_yticks(rows, texts)
+    beside.tick_params(length=0, labelsize=8.5)
+    beside.spines["right"].set_visible(False)
+
+
+def _draw_examples(axes: Axes, examples: tuple[Pictured, ...]) -> None:
+    gap = 6
+    pairs = [np.concatenate([e.coronal, e.axial], axis=1) for e in examples]
+    height, width = pairs[0].shape[:2]
+    canvas = np.full((height, N_EXAMPLES * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for number, pair in enumerate(pairs):
+        canvas[:, number * (width + gap) : number * (width + gap) + width] = pair
+    axes.imshow(canvas)
+    without_frame(axes)
+    axes.set_title("most typical volumes: coronal and axial slice")
+    for number, example in enumerate(examples):
+        left = number * (width + gap)
+        axes.text(left, height + 4, example.volume_id[:16], va="top", fontsize=7, color=MUTED)
+    axes.axhline(height, color=FAINT, lw=0)
+
+
+def _folded(term: str, width: int = 26) -> str:
+    return textwrap.fill(term, width, max_lines=2, placeholder="…")

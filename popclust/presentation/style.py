@@ -1,0 +1,110 @@
+"""Colours, type sizes and file bytes that all figures share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+"""Text and outlines."""
+MUTED = "#5f6873"
+"""Second text: 5.6 to 1 on white."""
+FAINT = "#c9ced6"
+"""What stands behind the data."""
+BLUE = "#2166ac"
+"""Means, and terms that are mentioned less often (OR < 1)."""
+RED = "#b2182b"
+"""What is reported, and terms that are mentioned more often (OR > 1)."""
+OUTLINE_RGB = (255, 176, 0)
+"""Lung outline on a CT slice: stands out from every grey."""
+
+GROUP_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a5cc4", "#6e6e6e")
+"""Okabe and Ito's colours, yellow and black replaced: they differ for colour-blind eyes too."""
+GROUP_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""After the last colour the marker changes: group = colour + 8 x marker."""
+
+DPI = 130
+
+_STYLE = {
+    "svg.hashsalt": "popclust",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": "#e7eaee",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "image.interpolation": "antialiased",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw with the project's style, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """A figure of its own: no window, no global list of figures."""
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """PNG bytes; equal figures give equal bytes."""
+    return _saved(figure, "png", {"Software": None})
+
+
+def to_svg(figure: Figure) -> bytes:
+    """SVG bytes; equal figures give equal bytes."""
+    return _saved(figure, "svg", {"Date": None, "Creator": None})
+
+
+def group_colour(cluster: int) -> str:
+    """Colour of a group."""
+    return GROUP_COLOURS[cluster % len(GROUP_COLOURS)]
+
+
+def group_marker(cluster: int) -> str:
+    """Marker of a group; with its colour it is unique up to 64 groups."""
+    return GROUP_MARKERS[cluster // len(GROUP_COLOURS) % len(GROUP_MARKERS)]
+
+
+def without_frame(axes: Axes) -> None:
+    """Hide ticks and spines where axes have no unit."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _saved(figure: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
+    sink = io.BytesIO()
+    with house_style():
+        figure.savefig(sink, format=file_format, dpi=DPI, metadata=metadata)
+    return sink.getvalue()

@@ -1,0 +1,140 @@
+"""What the figures, the summary and the explorer read of a study, with what is missing left empty."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+from numpy.typing import NDArray
+
+from popclust import schema
+from popclust.evaluation.associations import Grouping
+from popclust.population.clustering import descriptor_matrix
+from popclust.population.topics import scale_counts
+from popclust.study import Study
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """The tables of a study and the grouping that is reported."""
+
+    study: Study
+    """The study."""
+    cohort: pd.DataFrame
+    """Every series seen."""
+    quality: pd.DataFrame
+    """Registration quality; empty before normalize."""
+    associations: pd.DataFrame
+    """Tests of groups with terms; empty without reports."""
+    criterion: pd.DataFrame
+    """Q of every grouping; empty without reports."""
+    reports: pd.DataFrame
+    """One row per report; empty without reports."""
+    quarantine: pd.DataFrame
+    """Volumes kept out by an error."""
+    reported: Grouping | None
+    """The grouping that figures and summary show; None before associate."""
+    groups: pd.DataFrame
+    """Rows of clusters.parquet of the reported grouping, by volume_id."""
+    record: dict[str, Any]
+    """What the stage associate left: minimum term count in force, unit, number of terms tested."""
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups reported."""
+        return self.reported.n_clusters if self.reported else 0
+
+    @property
+    def alpha(self) -> float:
+        """Level of a significant association."""
+        return self.study.settings.associate.alpha
+
+    def reported_associations(self) -> pd.DataFrame:
+        """Tests of the reported grouping."""
+        if self.reported is None:
+            return self.associations.iloc[:0]
+        return self.associations[self.reported.rows(self.associations)].reset_index(drop=True)
+
+
+def read_view(study: Study) -> StudyView:
+    """Read what is there; a table that is not made yet is empty."""
+    criterion = read_or_empty(study, "criterion")
+    record = study.record("associate") if study.marker("associate") else {}
+    reported = reported_of(record)
+    groups = read_groups(study, reported) if reported else empty_table("clusters")
+    return StudyView(
+        study=study,
+        cohort=read_or_empty(study, "cohort"),
+        quality=read_or_empty(study, "quality"),
+        associations=read_or_empty(study, "associations"),
+        criterion=criterion,
+        reports=read_or_empty(study, "reports"),
+        quarantine=read_or_empty(study, "quarantine"),
+        reported=reported,
+        groups=groups,
+        record=record,
+    )
+
+
+def reported_of(record: Mapping[str, Any]) -> Grouping | None:
+    """The grouping that the stage associate reported in its record."""
+    if not record:
+        return None
+    return Grouping(str(record["descriptor"]), int(record["n_clusters"]), int(record["seed"]))
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """A declared table without rows."""
+    return schema.conform_table(name, pd.DataFrame({c.name: [] for c in schema.TABLES[name]}))
+
+
+def read_or_empty(study: Study, name: str) -> pd.DataFrame:
+    """A table of the study, without rows where it is not made yet."""
+    return study.read_table(name) if study.exists(f"{name}.parquet") else empty_table(name)
+
+
+def groupings(study: Study) -> pd.DataFrame:
+    """The (descriptor, n_clusters, seed) that clusters.parquet holds, sorted."""
+    columns = ["descriptor", "n_clusters", "seed"]
+    if not study.exists("clusters.parquet"):
+        return empty_table("clusters")[columns]
+    table = pq.read_table(_clusters_file(study), columns=columns)
+    return table.group_by(columns).aggregate([]).to_pandas().sort_values(columns, ignore_index=True)
+
+
+def read_groups(study: Study, grouping: Grouping) -> pd.DataFrame:
+    """Rows of clusters.parquet of one grouping, sorted by volume_id.
+
+    The table holds every descriptor, K and seed: one grouping is filtered out while it is read.
+    """
+    wanted = [(name, "==", value) for name, value in dataclasses.asdict(grouping).items()]
+    frame = pq.read_table(_clusters_file(study), filters=wanted).to_pandas()
+    return schema.conform_table("clusters", frame).sort_values("volume_id", ignore_index=True)
+
+
+def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> NDArray[np.float64]:
+    """The (volume, feature) matrix that a descriptor's groups were formed on, in the order of `volume_ids`."""
+    words = study.read_dataset("word_counts")
+    topics = study.read_dataset("topics")
+    wanted = volume_ids.astype(object).to_numpy()
+    counts = words["counts"].sel(volume=wanted)
+    vocabulary = words["vocabulary"].to_numpy()
+    scaled = scale_counts(counts.to_numpy(), vocabulary, study.settings.encode)
+    shares = topics["topic_of_volume"].sel(volume=wanted).to_numpy()
+    return descriptor_matrix(descriptor, scaled, vocabulary, shares)
+
+
+def read_store(study: Study, name: str) -> xr.Dataset | None:
+    """A store of the study, None where it is not made yet."""
+    return study.read_dataset(name) if study.exists(f"{name}.zarr", "zarr.json") else None
+
+
+def _clusters_file(study: Study) -> pa.BufferReader:
+    return pa.BufferReader(study.read_bytes("clusters.parquet"))

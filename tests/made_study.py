@@ -1,0 +1,330 @@
+"""A small study made up of consistent tables and tiny volumes, without running any stage of the flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from popclust.evaluation.associations import associate
+from popclust.evaluation.counting import ReportTerms
+from popclust.imaging.ome_zarr import write_ome_zarr
+from popclust.imaging.volume import Volume
+from popclust.normalization.stored_maps import save_volume
+from popclust.population.clustering import DESCRIPTORS, descriptor_matrix, group_over_seeds
+from popclust.population.topics import scale_counts
+from popclust.study import Study
+
+N_GROUPS = 4
+TERMS = {
+    "RID28530": "pneumonia",
+    "RID4799": "emphysema",
+    "RID28531": "ground-glass opacity",
+    "RID34539": "pleural effusion",
+    "RID28493": "atelectasis",
+    "RID3820": "honeycombing",
+    "RID3875": "pulmonary nodule",
+    "RID5352": "consolidation",
+}
+KERNELS = ("B70f", "B60f", "I70f", "LUNG")
+SCANNERS = (("SIEMENS", "Sensation 64"), ("SIEMENS", "Definition AS"), ("GE MEDICAL SYSTEMS", "LightSpeed VCT"))
+SPACING_MM = (7.0, 5.5, 5.5)
+SHAPE = (48, 64, 64)
+
+
+@dataclass(frozen=True)
+class MadeStudy:
+    """The study and the group that was planted in each volume."""
+
+    study: Study
+    planted: pd.Series
+
+
+def make_study(
+    folder: Path,
+    n_volumes: int = 60,
+    *,
+    with_reports: bool = True,
+    with_volumes: bool = True,
+    with_quarantine: bool = False,
+    overrides: dict[str, dict[str, object]] | None = None,
+    terms: dict[str, str] | None = None,
+) -> MadeStudy:
+    """Write a study whose four planted groups differ in words, terms and looks."""
+    terms = TERMS if terms is None else terms
+    chosen = {"associate": {"min_term_count": 5, "n_permutations": 20}, "cluster": {"seeds": [0, 1, 2]}}
+    for section, values in (overrides or {}).items():
+        chosen[section] = {**chosen.get(section, {}), **values}
+    study = Study.create(str(folder), chosen)
+    rng = np.random.default_rng(7)
+    planted = rng.choice(N_GROUPS, n_volumes, p=[0.4, 0.25, 0.2, 0.15])
+    ids = [f"v{i:07x}" for i in rng.permutation(2**28 // 4096)[:n_volumes] * 4096]
+    cohort = _cohort(rng, ids, n_excluded=max(4, n_volumes // 6))
+    study.write_table("cohort", cohort)
+    study.write_table("quality", _quality(rng, ids))
+    study.write_table("quarantine", _quarantine() if with_quarantine else _quarantine().iloc[:0])
+    words, topics = _words_and_topics(rng, ids, planted)
+    study.write_dataset("word_counts", words)
+    study.write_dataset("topics", topics)
+    clusters = _clusters(study, words, topics)
+    study.write_table("clusters", clusters)
+    if with_reports:
+        _write_reports(study, rng, cohort, clusters, ids, planted, terms)
+    else:
+        reported = {"descriptor": "lda", "n_clusters": 4, "seed": 0, "Q": None}
+        study.publish(
+            "associate", "made", {**reported, "min_term_count": 5, "unit": "patient", "n_tested_terms": 0, "n_units": 0}
+        )
+    if with_volumes:
+        for volume_id, group in zip(ids, planted, strict=True):
+            _write_volume(study, rng, volume_id, int(group))
+    return MadeStudy(study, pd.Series(planted, index=ids))
+
+
+def run_card() -> dict[str, object]:
+    """A run card as the flow writes it."""
+    return {
+        "run_id": "20260102T030405.000000Z",
+        "state": "ended",
+        "popclust": "0.1.0",
+        "python": "3.11.9",
+        "platform": "Linux",
+        "packages": {"numpy": "2.4.0", "dask": "2026.1.0"},
+        "settings": {},
+        "inputs": {"terms": "ab" * 32},
+        "records": {"topics": {"n_topics": 20}},
+        "n_workers": 2,
+        "stages": [
+            {
+                "stage": s,
+                "total": 60,
+                "done": 60,
+                "reused": 0,
+                "quarantined": 0,
+                "left": 0,
+                "seconds": t,
+                "seconds_left": 0.0,
+            }
+            for s, t in {"ingest": 12.0, "normalize": 191.5, "extract": 80.1, "cluster": 3.0}.items()
+        ],
+        "seconds": 301.2,
+    }
+
+
+def phantom(rng: np.random.Generator, group: int) -> tuple[Volume, Volume]:
+    """A body with two lungs whose texture depends on the group, and the lung mask."""
+    z, y, x = np.indices(SHAPE)
+    scale = rng.uniform(0.9, 1.05)
+    body = ((y - 32) / (26 * scale)) ** 2 + ((x - 32) / (30 * scale)) ** 2 < 1
+    lungs = np.zeros(SHAPE, bool)
+    for side in (-1, 1):
+        centre = 32 + side * 13
+        radius = 1 - ((z - 20) / (20 * scale)) ** 2
+        lungs |= ((y - 32) / (17 * scale)) ** 2 + ((x - centre) / (9.5 * scale)) ** 2 < radius
+    hu = np.where(body, 40.0, -1024.0)
+    texture = rng.normal(0, 45, SHAPE)
+    value = (-850.0, -930.0, -640.0, -780.0)[group]
+    hu[lungs] = value + texture[lungs] * (1.0, 0.6, 2.4, 1.4)[group]
+    if group == 3:
+        hu[lungs & (z < 14) & (y > 34)] = 10.0
+    grid = (SPACING_MM, (-150.0, -170.0, -170.0))
+    return Volume(hu.astype(np.int16), *grid), Volume(lungs, *grid)
+
+
+def _write_volume(study: Study, rng: np.random.Generator, volume_id: str, group: int) -> None:
+    volume, lungs = phantom(rng, group)
+    write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), volume)
+    save_volume(study.open_group("normalized", f"{volume_id}.zarr", mode="w"), "lung", lungs)
+
+
+def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.DataFrame:
+    rows = []
+    codes = (
+        ["kernel_not_sharp"],
+        ["thickness_above_limit", "too_few_slices"],
+        ["no_lung"],
+        ["localizer", "single_slice"],
+    )
+    for i in range(len(ids) + n_excluded):
+        included = i < len(ids)
+        manufacturer, model = SCANNERS[int(rng.integers(len(SCANNERS)))]
+        rows.append(
+            {
+                "volume_id": ids[i] if included else f"x{i:07x}",
+                "patient_id": f"p{i // 2 if i < 20 else i:06x}",
+                "study_id": f"s{i:06x}",
+                "series_number": i,
+                "manufacturer": manufacturer,
+                "model": model,
+                "kernel": KERNELS[int(rng.integers(len(KERNELS)))] if included else "B31f",
+                "slice_thickness_mm": float(rng.choice([1.0, 1.5, 3.0])),
+                "slice_distance_mm": 1.0,
+                "n_slices": 300,
+                "spacing_zyx_mm": list(SPACING_MM),
+                "age_years": float(rng.integers(30, 90)),
+                "sex": str(rng.choice(["F", "M"])),
+                "acquired_on": f"1971-0{int(rng.integers(1, 9))}-11",
+                "contrast": None,
+                "included": included,
+                "reasons": [] if included else list(codes[i % len(codes)]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _quality(rng: np.random.Generator, ids: list[str]) -> pd.DataFrame:
+    n = len(ids)
+    frame = pd.DataFrame(
+        {
+            "volume_id": ids,
+            "template_id": rng.choice(["t0", "t1", "t2"], n),
+            "ncc": rng.normal(0.62, 0.07, n).clip(-1, 1),
+            "lung_dice": rng.normal(0.95, 0.02, n).clip(0, 0.99),
+            "folding": rng.exponential(0.001, n),
+            "coverage": rng.uniform(0.93, 1.0, n),
+            "failure_probability": rng.exponential(0.01, n).clip(0, 1),
+            "accepted": True,
+        }
+    )
+    frame["reasons"] = [[] for _ in range(n)]
+    bad = frame.index[:2]
+    frame.loc[bad, ["ncc", "lung_dice", "failure_probability"]] = [0.12, 0.41, 0.97]
+    frame.loc[bad, "accepted"] = False
+    for i in bad:
+        frame.at[i, "reasons"] = ["low_ncc", "low_lung_dice"]
+    return frame
+
+
+def _quarantine() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "volume_id": ["x00000aa", "x00000ab"],
+            "stage": "normalize",
+            "error": "no_overlap",
+            "message": "the lungs found no overlap with any template",
+            "attempts": 2,
+            "when": "2026-01-02T03:04:05+00:00",
+            "marker": "00",
+        }
+    )
+
+
+def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray) -> tuple[xr.Dataset, xr.Dataset]:
+    """Topics 0 .. 3 belong to the planted groups; words follow from topics."""
+    n_topics, sizes = 20, {"haralick": 60, "micro_sift": 30, "macro_sift": 30}
+    vocabulary = np.repeat(list(sizes), list(sizes.values()))
+    word_of_topic = rng.dirichlet(np.full(len(vocabulary), 0.08), n_topics)
+    prior = np.full((len(ids), n_topics), 0.15)
+    prior[np.arange(len(ids)), planted] += 3.0
+    share = np.stack([rng.dirichlet(p) for p in prior])
+    counts = np.stack([rng.multinomial(3000, s @ word_of_topic) for s in share]).astype(np.uint32)
+    accepted = ids[2:]  # the first two are not accepted
+    words = xr.Dataset(
+        {"counts": (("volume", "word"), counts[2:])},
+        coords={"volume": accepted, "vocabulary": ("word", vocabulary)},
+    )
+    topics = xr.Dataset(
+        {
+            "topic_of_volume": (("volume", "topic"), share[2:]),
+            "word_of_topic": (("topic", "word"), word_of_topic),
+            "components": (("topic", "word"), 1000 * word_of_topic),
+        },
+        coords={"volume": accepted},
+    )
+    return words, topics
+
+
+def _clusters(study: Study, words: xr.Dataset, topics: xr.Dataset) -> pd.DataFrame:
+    vocabulary = words["vocabulary"].to_numpy()
+    scaled = scale_counts(words["counts"].to_numpy(), vocabulary, study.settings.encode)
+    ids, frames = words["volume"].values.tolist(), []
+    for name in DESCRIPTORS:
+        matrix = descriptor_matrix(name, scaled, vocabulary, topics["topic_of_volume"].to_numpy())
+        for n_clusters in range(2, 8):
+            frames.append(group_over_seeds(matrix, ids, name, n_clusters, study.settings.cluster, _few_starts))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _few_starts(matrix: NDArray, n_clusters: int, seed: int) -> NDArray:
+    """A short k-means: the study is made in a second or two."""
+    rng = np.random.default_rng(seed)
+    centres = matrix[rng.choice(len(matrix), n_clusters, replace=False)]
+    for _ in range(20):
+        nearest = np.linalg.norm(matrix[:, None] - centres[None], axis=2).argmin(axis=1)
+        centres = np.stack(
+            [matrix[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(n_clusters)]
+        )
+    return centres
+
+
+def _write_reports(
+    study: Study,
+    rng: np.random.Generator,
+    cohort: pd.DataFrame,
+    clusters: pd.DataFrame,
+    ids: list[str],
+    planted: NDArray,
+    terms: dict[str, str],
+) -> None:
+    """Term t is frequent in group t modulo 4; three volumes have no report."""
+    reported = ids[2:-3]
+    chance = np.where(np.arange(len(terms))[None, :] % N_GROUPS == planted[2:-3, None], 0.75, 0.12)
+    has_term = rng.random(chance.shape) < chance
+    dataset = xr.Dataset(
+        {"has_term": (("volume", "term"), has_term)},
+        coords={"volume": reported, "term": list(terms), "label": ("term", list(terms.values()))},
+    )
+    study.write_dataset("terms", dataset)
+    patients = cohort.set_index("volume_id")["patient_id"]
+    study.write_table(
+        "reports",
+        pd.DataFrame(
+            {
+                "volume_id": reported,
+                "patient_id": patients.loc[reported].to_numpy(),
+                "language": "en",
+                "n_mentions": has_term.sum(axis=1),
+            }
+        ),
+    )
+    volume, term = np.nonzero(has_term)
+    study.write_table(
+        "mentions",
+        pd.DataFrame(
+            {
+                "volume_id": np.array(reported)[volume],
+                "term_id": np.array(list(terms))[term],
+                "term": np.array(list(terms.values()))[term],
+                "status": "affirmed",
+                "section": "findings",
+                "start": 0,
+                "end": 9,
+                "language": "en",
+            }
+        ),
+    )
+    present = pd.DataFrame(has_term, index=reported, columns=list(terms))
+    result = associate(
+        clusters,
+        ReportTerms(present, pd.Series(terms)),
+        pd.Series(True, index=reported),
+        patients,
+        study.settings.associate,
+    )
+    study.write_table("associations", result.associations)
+    study.write_table("criterion", result.criterion)
+    record = {
+        "descriptor": result.reported.descriptor,
+        "n_clusters": result.reported.n_clusters,
+        "seed": result.reported.seed,
+        "Q": int(result.criterion.loc[result.reported.rows(result.criterion), "Q"].iloc[0]),
+        "unit": study.settings.associate.unit,
+        "n_units": int(result.associations["B"].iloc[0]),
+        "n_tested_terms": int(result.associations["term_id"].nunique()),
+        "min_term_count": study.settings.associate.min_term_count,
+    }
+    study.publish("associate", "made", record)
