@@ -1,4 +1,4 @@
-"""One procedural thorax in atlas coordinates: z to the head, y to the back, x to the left, the carina near the origin."""
+"""One procedural thorax in atlas coordinates: z to the head, y to the back, x to the left, the carina at the origin."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def heart_mm(z: NDArray, y: NDArray, x: NDArray) -> NDArray:
 
 
 _AORTA = np.array([
-    [-30, -12, 2, 15], [0, -22, -14, 15.5], [28, -14, -16, 14.5], [42, 2, -4, 13.5], [46, 18, 10, 13], [38, 34, 20, 12.5],
-    [15, 44, 24, 12], [-30, 50, 22, 11.5], [-90, 52, 14, 11], [-150, 50, 6, 10.5], [-280, 48, 6, 9.5],
+    [-30, -12, 2, 15], [0, -22, -14, 15.5], [28, -14, -16, 14.5], [42, 2, -4, 13.5], [46, 18, 10, 13],
+    [38, 34, 20, 12.5], [15, 44, 24, 12], [-30, 50, 22, 11.5], [-90, 52, 14, 11], [-150, 50, 6, 10.5], [-280, 48, 6, 9.5],
 ], dtype=np.float64)  # fmt: skip
 _CAVA = np.array([[130, 4, -34, 6], [80, 2, -26, 8], [45, -4, -28, 9.5], [-10, -4, -36, 10]], dtype=np.float64)
 _LOWER_CAVA = np.array([[-50, 12, -30, 13], [-85, 22, -28, 12], [-280, 30, -22, 11]], dtype=np.float64)
@@ -181,7 +181,7 @@ def _lung_depth(grid: _Grid) -> NDArray[np.float32]:
     outside = np.maximum(grid.wall_mm + 3.0, diaphragm_height(y, x) + 2.0 - z)
     outside = np.maximum(outside, np.maximum(-spine, middle - np.abs(x)))
     outside = np.maximum(outside, 4.0 - heart_mm(z, y, x))
-    vessels = _cover(np.concatenate([polyline_tubes(v + [0, 0, 0, 3.0]) for v in GREAT_VESSELS[:6]])) > 0.5
+    vessels = _cover(np.concatenate([polyline_tubes(v + np.array([0, 0, 0, 3.0])) for v in GREAT_VESSELS[:6]])) > 0.5
     inside = (outside < 0) & ~vessels & (z < APEX_MM)
     inside = ndimage.gaussian_filter(inside.astype(np.float32), 1.2) > 0.5
     depth = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
@@ -264,7 +264,7 @@ def _bones(tissue: NDArray, grid: _Grid) -> None:
     _blend(tissue, _soft(process), 300.0)
     wings = np.maximum(np.abs(np.abs(x) - 24) - 12, np.maximum(np.abs(y - 86 - 0.2 * np.abs(x)) - 4, np.abs(phase) - 6))
     _blend(tissue, _soft(wings), 260.0)
-    width, depth, centre = cavity_section(z)
+    _, depth, centre = cavity_section(z)
     sternum = np.maximum(np.abs(x) - 15, np.maximum(np.abs(y - centre + depth + 7) - 5.5, np.abs(z - 2) - 68))
     _blend(tissue, _soft(sternum), 330.0)
     _blend(tissue, _soft(sternum + 3.5), 120.0)

@@ -42,11 +42,11 @@ def lung_trees() -> LungTrees:
     for side, starts in _HILA_MM.items():
         own = points[points[:, 2] * side > 0]
         for start, radius in zip(starts, (6.5, 5.5), strict=True):
-            tubes, ends = _grow(np.array(start), own[rng.random(len(own)) < 0.5], radius, 0.55, rng)
+            tubes, ends = _grow(np.array(start), own[rng.random(len(own)) < 0.5], radius, 0.6, rng)
             vessels.append(tubes)
             leaves.append(ends)
         airways.append(_chain(_BRONCHI[side]))
-        tubes, _ = _grow(np.array(_BRONCHI[side][-1][:3]), own[::3], 4.6, 1.3, rng)
+        tubes, _ = _grow(np.array(_BRONCHI[side][-1][:3]), own[::3], 4.4, 1.9, rng)
         airways.append(tubes)
     return LungTrees(np.concatenate(vessels), np.concatenate(airways), np.concatenate(leaves))
 
@@ -91,8 +91,8 @@ def _grow(
         reach = rng.uniform(0.45, 0.65)
         end = at + reach * (centre - at)
         bend = at + 0.5 * (end - at) + 0.05 * np.linalg.norm(end - at) * rng.standard_normal(3)
-        slim = radius * 0.92
-        tubes += [[*at, *bend, radius, 0.96 * radius], [*bend, *end, 0.96 * radius, slim]]
+        slim = radius * 0.97
+        tubes += [[*at, *bend, radius, 0.985 * radius], [*bend, *end, 0.985 * radius, slim]]
         if slim < min_radius_mm or len(cloud) < 20:
             direction = (end - bend) / (np.linalg.norm(end - bend) + 1e-9)
             ends.append([*end, *direction, slim])
@@ -102,5 +102,5 @@ def _grow(
         cut = np.quantile(height, rng.uniform(0.35, 0.65))
         for part in (cloud[height <= cut], cloud[height > cut]):
             share = len(part) / len(cloud)
-            stack.append((end, part, slim * share ** (1 / 2.8)))
+            stack.append((end, part, slim * share ** (1 / 2.6)))
     return np.asarray(tubes), np.asarray(ends)

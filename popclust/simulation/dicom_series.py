@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from popclust.imaging.volume import Volume
 from popclust.simulation.population import VolumePlan
@@ -62,7 +62,7 @@ def _series_header(volume: Volume, plan: VolumePlan) -> Dataset:
     header.file_meta = FileMetaDataset()
     header.file_meta.MediaStorageSOPClassUID = CTImageStorage
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.ImplementationClassUID = "1.2.826.0.1.3680043.8.498.1"
+    header.file_meta.ImplementationClassUID = UID("1.2.826.0.1.3680043.8.498.1")
     header.SpecificCharacterSet = "ISO_IR 100"
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     header.SOPClassUID = CTImageStorage

@@ -72,25 +72,26 @@ def _nothing(canvas: Canvas, disease: Disease, rng: Generator) -> None:
 
 
 def _emphysema_density(canvas: Canvas, disease: Disease, rng: Generator) -> None:
+    # The tissue between the holes is crowded, so that the mean density of the lung tells little.
     z, _, x = canvas.atlas_mm
-    upper = (0.15 + 0.85 * _ramp(z, -45.0, 50.0)) * side_weight(x, disease.right_share)
-    patches = np.clip(0.6 + 0.5 * canvas.smooth_field(22.0, rng), 0.0, 1.0)
-    canvas.blend(0.55 * disease.severity * upper * patches, -985.0)
+    upper = _ramp(z, -45.0, 50.0) * side_weight(x, disease.right_share)
+    patches = np.clip(0.6 + 0.5 * canvas.smooth_field(12.0, rng), 0.0, 1.0)
+    canvas.blend(0.10 * disease.severity * upper * patches, -400.0)
 
 
 def _emphysema_holes(canvas: Canvas, disease: Disease, rng: Generator) -> None:
     def upper(p: NDArray, depth: NDArray) -> NDArray:
-        return (0.05 + _ramp(p[:, 0], -50.0, 45.0)) * side_weight(p[:, 2], disease.right_share) * (depth > 2)
+        return (0.06 + _ramp(p[:, 0], -50.0, 45.0)) * side_weight(p[:, 2], disease.right_share) * (depth > 2)
 
-    n = int(1300 * disease.severity)
-    canvas.spheres(place_in_lung(n, upper, rng), rng.uniform(3.0, 6.5, n), -995.0, brighter=False)
+    n = int(1200 * disease.severity)
+    canvas.spheres(place_in_lung(n, upper, rng), rng.uniform(3.5, 8.0, n), -1000.0, brighter=False)
     if BULLA in disease.findings:
 
         def below_pleura(p: NDArray, depth: NDArray) -> NDArray:
             return upper(p, depth) * (depth > 6) * (depth < 16)
 
-        centres = place_in_lung(4, below_pleura, rng)
-        radii = rng.uniform(10.0, 15.0, 4) * (0.7 + 0.5 * disease.severity)
+        centres = place_in_lung(6, below_pleura, rng)
+        radii = rng.uniform(10.0, 15.0, 6) * (0.7 + 0.5 * disease.severity)
         canvas.spheres(centres, radii + 1.5, -780.0, brighter=True)
         canvas.spheres(centres, radii, -1000.0, brighter=False)
 
@@ -99,12 +100,12 @@ def _ground_glass(canvas: Canvas, disease: Disease, rng: Generator) -> None:
     z, y, x = canvas.atlas_mm
     hilum = np.sqrt((z + 5) ** 2 + (0.8 * (y - 20)) ** 2 + (0.8 * (np.abs(x) - 50)) ** 2)
     place = 1.1 - hilum / 85.0 + 0.7 * _ramp(60 - canvas.posterior_mm, 0.0, 60.0)
-    patches = canvas.smooth_field(20.0, rng) * 0.75 + place + 1.1 * (disease.severity - 0.5)
+    patches = canvas.smooth_field(13.0, rng) * 0.8 + place + 0.7 * (disease.severity - 0.9)
     cover = _ramp(patches, 0.05, 0.55) * side_weight(x, disease.right_share)
     grain = canvas.smooth_field(5.0, rng)
-    canvas.blend(cover * 0.95, -600.0 + 130.0 * disease.severity + 55.0 * grain)
+    canvas.blend(cover * 0.95, -640.0 + 100.0 * disease.severity + 60.0 * grain)
     if SEPTAL_THICKENING in disease.findings:
-        canvas.blend(cover * 0.8 * _network(canvas, 11.0, 0.16, rng), -250.0)
+        canvas.blend(cover * 0.6 * _network(canvas, 13.0, 0.14, rng), -300.0)
 
 
 def _network(canvas: Canvas, length_mm: float, width: float, rng: Generator) -> NDArray:
@@ -114,7 +115,7 @@ def _network(canvas: Canvas, length_mm: float, width: float, rng: Generator) -> 
 
 
 def _fibrosis_weight(z: NDArray, depth: NDArray, x: NDArray, posterior: NDArray, disease: Disease) -> NDArray:
-    reach = 14.0 + 22.0 * disease.severity
+    reach = 12.0 + 14.0 * disease.severity
     basal = 0.12 + 0.88 * _ramp(-z, -35.0, 45.0)
     behind = 0.65 + 0.35 * _ramp(90 - posterior, 0.0, 60.0)
     return _ramp(reach - depth, 0.0, 14.0) * basal * behind * side_weight(x, disease.right_share)
@@ -151,8 +152,8 @@ def _nodules(canvas: Canvas, disease: Disease, rng: Generator) -> None:
     def basal(p: NDArray, depth: NDArray) -> NDArray:
         return (0.55 + 0.45 * _ramp(-p[:, 0], -60.0, 60.0)) * side_weight(p[:, 2], disease.right_share) * (depth > 2)
 
-    n = int(20 + 250 * disease.severity)
-    radii = np.clip(rng.lognormal(np.log(3.9), 0.30, n), 2.2, 10.0)
+    n = int(650 * disease.severity)
+    radii = np.clip(rng.lognormal(np.log(3.4), 0.28, n), 2.2, 9.0)
     canvas.spheres(place_in_lung(n, basal, rng), radii, 35.0, brighter=True)
 
 
@@ -161,7 +162,7 @@ def _fluid_level(canvas: Canvas, disease: Disease, rng: Generator) -> NDArray:
     z, _, x = canvas.atlas_mm
     share = side_weight(x, disease.right_share)
     top = -25.0 + 95.0 * disease.severity * share
-    thickness = (24.0 + 44.0 * disease.severity) * share * _ramp(top - z, 0.0, 95.0) ** 0.7
+    thickness = (16.0 + 30.0 * disease.severity) * share * _ramp(top - z, 0.0, 95.0) ** 0.7
     return canvas.posterior_mm - 4.0 - thickness + 2.5 * canvas.smooth_field(40.0, rng)
 
 

@@ -76,8 +76,8 @@ def _sphere_cover(distance_mm: float, radius_mm: float, blur_mm: float) -> float
 
 @njit(cache=True, nogil=True)
 def _span(low_mm: float, high_mm: float, origin_mm: float, spacing_mm: float, n: int) -> tuple[int, int]:
-    first = max(int(math.ceil((low_mm - origin_mm) / spacing_mm)), 0)
-    last = min(int(math.floor((high_mm - origin_mm) / spacing_mm)), n - 1)
+    first = max(math.ceil((low_mm - origin_mm) / spacing_mm), 0)
+    last = min(math.floor((high_mm - origin_mm) / spacing_mm), n - 1)
     return first, last + 1
 
 

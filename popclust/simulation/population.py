@@ -181,7 +181,7 @@ def plan_population(
 
 def _draw_patient(number: int, group: str, seed: int, german: float) -> _Patient:
     rng = np.random.default_rng([seed, 2, number])
-    severity = float(rng.uniform(0.5, 1.0))
+    severity = float(rng.uniform(0.6, 1.0))
     traits = GROUPS[group]
     size = rng.normal(1.0, 0.04)
     z, y, x = (float(np.clip(size * rng.normal(1.0, 0.025), 0.88, 1.13)) for _ in range(3))
@@ -216,7 +216,7 @@ def _plan_visit(index: int, patient: _Patient, visit: int, seed: int, has_report
         position_mm=_vector([rng.uniform(-1200, 300), rng.normal(0, 12), rng.normal(0, 6)]),
     )
     # Deep breaths make lungs larger and darker; the rest of the spread is the person's own.
-    mean_hu = float(np.clip(-868.0 - 18.0 * inspiration + rng.normal(0, 18.0), -915.0, -810.0))
+    mean_hu = float(np.clip(-862.0 - 26.0 * inspiration + rng.normal(0, 24.0), -920.0, -785.0))
     scanner = int(rng.integers(len(SCANNERS)))
     exposure, thickness = _expose(body, scanner, rng)
     return VolumePlan(
@@ -224,13 +224,25 @@ def _plan_visit(index: int, patient: _Patient, visit: int, seed: int, has_report
         seed=seed,
         identity=_identity(patient, visit, seed, rng),
         body=body,
-        lungs=Lungs(mean_hu, float(rng.uniform(15, 55)), float(rng.uniform(14, 24)), patient.seeds[0]),
+        lungs=_lungs(patient, mean_hu, rng),
         diseases=_diseases(patient, rng),
         exposure=exposure,
         scanner=scanner,
         slice_thickness_mm=thickness,
         language=patient.language,
         has_report=has_report,
+    )
+
+
+def _lungs(patient: _Patient, mean_hu: float, rng: Generator) -> Lungs:
+    # A third breathes shallowly: the dependent lung grows dense, smoothly, whatever else they have.
+    shallow = float(rng.uniform(100, 260)) if rng.random() < 0.35 else float(rng.uniform(0, 50))
+    return Lungs(
+        mean_hu=mean_hu,
+        gravity_hu=float(rng.uniform(15, 60)),
+        dependent_hu=shallow,
+        texture_hu=float(rng.uniform(16, 22)),
+        twig_seed=patient.seeds[0],
     )
 
 

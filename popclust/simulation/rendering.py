@@ -25,6 +25,8 @@ class Lungs:
     """Density of the tissue between the visible vessels: inspiration."""
     gravity_hu: float = 35.0
     """How much denser the back is than the front."""
+    dependent_hu: float = 0.0
+    """How much denser still the lowest third is: shallow breathing of somebody who lies on their back."""
     texture_hu: float = 20.0
     """Standard deviation of the tissue's fine structure."""
     twig_seed: int = 0
@@ -85,7 +87,7 @@ def _draw_lungs(canvas: Canvas, lungs: Lungs, diseases: tuple[Disease, ...], blo
         GROUPS[disease.group].before_vessels(canvas, disease, np.random.default_rng([disease.seed, 404]))
     trees = lung_trees()
     canvas.tubes(np.concatenate([trees.vessels, twigs(trees.leaves, rng)]), blood_hu, brighter=True)
-    canvas.tubes(trees.airways, -200.0, brighter=True, radius_mm=1.3)
+    canvas.tubes(trees.airways, -250.0, brighter=True, radius_mm=1.0)
     canvas.tubes(trees.airways, -985.0, brighter=False)
     for disease in diseases:
         GROUPS[disease.group].after_vessels(canvas, disease, np.random.default_rng([disease.seed, 405]))
@@ -94,6 +96,7 @@ def _draw_lungs(canvas: Canvas, lungs: Lungs, diseases: tuple[Disease, ...], blo
 def _tissue_hu(canvas: Canvas, lungs: Lungs, rng: np.random.Generator) -> NDArray[np.float32]:
     _, y, _ = canvas.atlas_mm
     gravity = lungs.gravity_hu * np.clip(y / 110.0, -0.7, 0.8)
+    gravity = gravity + lungs.dependent_hu * np.clip((y - 5.0) / 75.0, 0.0, 1.0) ** 1.5
     # Lobules, and above them the slow changes of perfusion.
     texture = 0.8 * canvas.smooth_field(3.5, rng) + 0.6 * canvas.smooth_field(9.0, rng)
     return lungs.mean_hu + gravity + lungs.texture_hu * texture + 8.0 * canvas.smooth_field(45.0, rng)

@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 
 from popclust.simulation.disease import GROUPS
-from popclust.simulation.report_sentences import ENGLISH, ENGLISH_FRAME, GERMAN, GERMAN_FRAME, Sentences
+from popclust.simulation.report_english import ENGLISH, ENGLISH_FRAME
+from popclust.simulation.report_german import GERMAN, GERMAN_FRAME
+from popclust.simulation.report_sentences import Sentences
 
 Language = Literal["en", "de"]
 Generator = np.random.Generator

@@ -175,7 +175,7 @@ def write_atlas(out_dir: Path, n_templates: int, seed: int) -> list[Path]:
         grid = Grid(ATLAS_GRID.shape, (dz, dy, dx), (z * size, y * size, x * size))
         exposure = Exposure(grid, SCANNERS[0].sharp[0], 14.0, 0.15, 90.0, None, seed + i)
         healthy = (Disease("normal", 0.0, 0.5, 0, ()),)
-        drawn = render(body, Lungs(-868.0, 35.0, 18.0, 7 + i), healthy, exposure)
+        drawn = render(body, Lungs(mean_hu=-868.0, texture_hu=18.0, twig_seed=7 + i), healthy, exposure)
         written.append(folder / f"{name}.nii.gz")
         write_nifti(Volume(drawn.hu, grid.spacing_mm, grid.origin_mm), written[-1])
         write_nifti(
