@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import RLELossless
 
 from popclust.errors import VolumeError
 from popclust.imaging.headers import FileHeader, functional_group, numbers_of, text_of, values_of
@@ -43,6 +43,8 @@ _DESCRIPTION_TAGS = [
 ]
 # "US" (unspecified) is what several scanners write for plain HU.
 _HU_TYPES = frozenset({"HU", "HU_MOD", "US"})
+# Lossy JPEG of 12 bits: extended sequential, and the retired spectral selection and full progression.
+_BEYOND_PYDICOM = frozenset(f"1.2.840.10008.1.2.4.{process}" for process in (51, 53, 55))
 _NO_CONTRAST = frozenset({"NO", "NATIVE", "UNENHANCED", "N/A", "WITHOUT", "NON-CONTRAST", "0"})
 
 
@@ -200,8 +202,7 @@ def _stored_values(dataset: Dataset, path: str) -> NDArray:
         dataset.file_meta.TransferSyntaxUID = (
             pydicom.uid.ImplicitVRLittleEndian if dataset.original_encoding[0] else pydicom.uid.ExplicitVRLittleEndian
         )
-    elif syntax in JPEGTransferSyntaxes and dataset.BitsStored > 8:
-        # The lossy 12-bit processes and those that the standard has retired are beyond pydicom's plugins.
+    elif syntax in _BEYOND_PYDICOM:
         return _gdcm_values(path, dataset)
     # One decoder for one syntax, whatever else is installed: lossy JPEG differs between decoders by a grey level.
     dataset.pixel_array_options(decoding_plugin="pydicom" if syntax == RLELossless else "gdcm")

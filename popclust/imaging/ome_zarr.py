@@ -41,7 +41,7 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
     if volume.hu.dtype not in (np.dtype(np.int16), np.dtype(bool)):
         raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.hu.dtype}")
     group = zarr.create_group(
-        store,
+        _opened(store),
         zarr_format=3,
         overwrite=True,
         attributes={"ome": _multiscales(volume), "popclust": dict(sorted((attributes or {}).items()))},
@@ -69,7 +69,7 @@ def read_ome_zarr(store: Any) -> Volume:
     FileNotFoundError
         If there is nothing.
     """
-    group = zarr.open_group(store, mode="r")
+    group = zarr.open_group(_opened(store), mode="r")
     ome: Any = group.attrs.get("ome")
     if not isinstance(ome, dict) or ome.get("version") != VERSION or not ome.get("multiscales"):
         raise ValueError(f"store: is no OME-Zarr {VERSION} image")
@@ -91,8 +91,13 @@ def read_ome_zarr(store: Any) -> Volume:
 
 def read_attributes(store: Any) -> dict[str, Any]:
     """The attributes that `write_ome_zarr` stored beside the volume."""
-    attributes: Any = zarr.open_group(store, mode="r").attrs.get("popclust", {})
+    attributes: Any = zarr.open_group(_opened(store), mode="r").attrs.get("popclust", {})
     return dict(attributes)
+
+
+def _opened(store: Any) -> Any:
+    # zarr's own store makes the folders that fsspec's would miss.
+    return store.removeprefix("file://") if isinstance(store, str) else store
 
 
 def _multiscales(volume: Volume) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Volumes as OME-Zarr 0.5."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from popclust.imaging.ome_zarr import read_attributes, read_ome_zarr, write_ome_zarr
+from popclust.imaging.volume import Volume
+
+LENGTH = st.floats(0.1, 10)
+PLACE = st.floats(-3000, 3000)
+
+
+def some_volume(shape: tuple[int, int, int] = (70, 65, 130)) -> Volume:
+    values = np.random.default_rng(0).normal(-500, 300, shape).astype(np.int16)
+    return Volume(values, (2.5, 0.75, 0.7), (-340.0, -171.3, 165.6))
+
+
+@given(
+    hu=hnp.arrays(np.int16, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5)),
+    spacing=st.tuples(LENGTH, LENGTH, LENGTH),
+    origin=st.tuples(PLACE, PLACE, PLACE),
+)
+@settings(deadline=None, max_examples=20)
+def test_what_is_written_is_read(hu, spacing, origin, tmp_path_factory) -> None:
+    store = tmp_path_factory.mktemp("zarr") / "v.ome.zarr"
+    write_ome_zarr(store, Volume(hu, spacing, origin))
+    volume = read_ome_zarr(store)
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.hu.dtype == np.int16
+    assert (volume.spacing_mm, volume.origin_mm) == (spacing, origin)
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_masks_and_urls(scheme: str, tmp_path: Path) -> None:
+    mask = some_volume().with_values(some_volume().hu > -500)
+    url = f"{scheme}://{tmp_path}/mask.ome.zarr"
+    write_ome_zarr(url, mask, {"volume_id": "v1"})
+    volume = read_ome_zarr(url)
+    assert volume.hu.dtype == bool
+    np.testing.assert_array_equal(volume.hu, mask.hu)
+    assert read_attributes(url) == {"volume_id": "v1"}
+
+
+def test_writing_again_replaces(tmp_path: Path) -> None:
+    write_ome_zarr(tmp_path / "v", some_volume())
+    write_ome_zarr(tmp_path / "v", some_volume((3, 4, 5)))
+    assert read_ome_zarr(tmp_path / "v").shape == (3, 4, 5)
+    assert files_of(tmp_path / "v") == ["0/c/0/0/0", "0/zarr.json", "zarr.json"]
+
+
+def files_of(store: Path) -> list[str]:
+    return sorted(path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file())
+
+
+def test_equal_bytes(tmp_path: Path) -> None:
+    def digests(name: str, attributes: dict) -> list[str]:
+        write_ome_zarr(tmp_path / name, some_volume(), attributes)
+        return [hashlib.sha256((tmp_path / name / file).read_bytes()).hexdigest() for file in files_of(tmp_path / name)]
+
+    assert digests("a", {"x": 1, "y": [2]}) == digests("b", {"y": [2], "x": 1})
+
+
+def test_metadata_follow_the_specification(tmp_path: Path) -> None:
+    """By hand, from https://ngff.openmicroscopy.org/0.5/: sections "multiscales", "axes", "coordinateTransformations"."""
+    volume = some_volume()
+    write_ome_zarr(tmp_path / "v.ome.zarr", volume)
+    group = json.loads((tmp_path / "v.ome.zarr" / "zarr.json").read_text())
+    assert (group["zarr_format"], group["node_type"]) == (3, "group")
+    ome = group["attributes"]["ome"]
+    assert ome["version"] == "0.5"
+    (image,) = ome["multiscales"]
+    assert [axis["name"] for axis in image["axes"]] == ["z", "y", "x"]
+    assert {(axis["type"], axis["unit"]) for axis in image["axes"]} == {("space", "millimeter")}
+    (dataset,) = image["datasets"]
+    scale, translation = dataset["coordinateTransformations"]
+    assert scale == {"type": "scale", "scale": list(volume.spacing_mm)}
+    assert translation == {"type": "translation", "translation": list(volume.origin_mm)}
+    array = json.loads((tmp_path / "v.ome.zarr" / dataset["path"] / "zarr.json").read_text())
+    assert (array["zarr_format"], array["node_type"]) == (3, "array")
+    assert array["shape"] == list(volume.shape)
+    assert array["dimension_names"] == ["z", "y", "x"]
+    assert array["data_type"] == "int16"
+
+
+def test_one_shard_of_small_compressed_chunks(tmp_path: Path) -> None:
+    write_ome_zarr(tmp_path / "v", some_volume())
+    array = zarr.open_group(tmp_path / "v", mode="r")["0"]
+    assert isinstance(array, zarr.Array)
+    assert (array.chunks, array.shards) == ((64, 64, 64), (128, 128, 192))
+    np.testing.assert_array_equal(array[64:66, :3, 129], some_volume().hu[64:66, :3, 129])
+    assert (tmp_path / "v" / "0" / "c" / "0" / "0" / "0").stat().st_size < some_volume().hu.nbytes
+
+
+def test_other_voxels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="int16"):
+        write_ome_zarr(tmp_path / "v", Volume(np.zeros((2, 2, 2), dtype=np.float32), (1.0, 1.0, 1.0)))
+
+
+def test_stores_that_are_no_such_image(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"no OME-Zarr 0\.5 image"):
+        read_ome_zarr(tmp_path / "plain")
+    write_ome_zarr(tmp_path / "inches", some_volume((2, 2, 2)))
+    metadata = tmp_path / "inches" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace("millimeter", "inch"))
+    with pytest.raises(ValueError, match="millimeter"):
+        read_ome_zarr(tmp_path / "inches")
+    with pytest.raises(FileNotFoundError):
+        read_ome_zarr(tmp_path / "nowhere")
