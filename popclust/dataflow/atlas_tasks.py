@@ -98,9 +98,10 @@ def _build(study: Study, offered: Sequence[AtlasInput]) -> Mapping[str, Any]:
     study.remove("atlas")
     built.save(study.path("atlas"))
     refused = built.table[~built.table["used"].astype(bool)]
+    reasons = zip(refused["template_id"], refused["reasons"], strict=True)
     return {
         "templates": [t.template_id for t in built.atlas.templates],
-        "refused": {r.template_id: list(r.reasons) for r in refused.itertuples()},
+        "refused": {str(t): [str(r) for r in rs] for t, rs in reasons},
     }
 
 

@@ -35,7 +35,7 @@ def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
     counts = {}
     for name in VOCABULARIES:
         arrays = [_array(group, f"training_{name}") for group in samples]
-        n_rows = np.array([len(a) for a in arrays])
+        n_rows = np.array([a.shape[0] for a in arrays])
         width = arrays[0].shape[1]
         shape = (int(n_rows.sum()), width)
         block = study.settings.vocabulary.block_rows
@@ -67,7 +67,7 @@ def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, 
     scaled = scaling.apply(first[:, :width], first[:, width:])
     n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(scaled, axis=0)))
     # The last block joins its neighbour: a mini-batch smaller than the number of words cannot start one.
-    chunks = _blocks(len(rows), max(settings.block_rows, n_words))
+    chunks = _blocks(rows.shape[0], max(settings.block_rows, n_words))
     array = da.from_zarr(rows, chunks=(chunks, rows.shape[1])).map_blocks(_scale, scaling, width, dtype=np.float32)
     kmeans = Incremental(MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001))
     with scheduler_of(client):
@@ -76,7 +76,7 @@ def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, 
     centres = np.ascontiguousarray(kmeans.estimator_.cluster_centers_, dtype=np.float32)
     words = Vocabulary(name, scaling, centres)
     words.save(group)
-    return {"n_rows": len(rows), "n_words": n_words, "inertia_per_row": _inertia(scaled, centres)}
+    return {"n_rows": rows.shape[0], "n_words": n_words, "inertia_per_row": _inertia(scaled, centres)}
 
 
 def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:

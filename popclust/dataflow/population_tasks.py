@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,8 @@ def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, 
     }
 
 
-def counted_population(study: Study) -> CountedPopulation:
-    """The units of the tests, from the study's tables.
+def counted_population(study: Study, minimum: int | None = None) -> CountedPopulation:
+    """The units of the tests, from the study's tables; `minimum` in place of the settings' minimum count of a term.
 
     Raises
     ------
@@ -112,13 +113,15 @@ def counted_population(study: Study) -> CountedPopulation:
     present = pd.DataFrame(terms.has_term.values, index=terms.volume.values, columns=terms.term.values)
     labels = pd.Series(terms.label.values, index=terms.term.values)
     has_report = pd.Series(True, index=terms.volume.values)
-    clusters = study.read_table("clusters")
+    settings = study.settings.associate
+    if minimum is not None:
+        settings = replace(settings, min_term_count=minimum)
     return count_population(
-        clusters,
+        study.read_table("clusters"),
         ReportTerms(present, labels),
         has_report,
         cohort["patient_id"],
-        study.settings.associate,
+        settings,
         cohort["acquired_on"],
     )
 
@@ -139,7 +142,7 @@ def groups_without_reports(study: Study) -> Mapping[str, Any]:
         raise InputError(f"associate.descriptor: no groups were formed with {descriptor!r} (see cluster.descriptors)")
     # Without reports there is no Q: the most stable number of groups stands in, and the record says so.
     stability = rows.groupby("n_clusters")["stability"].mean().round(6)
-    n_clusters = int(stability.idxmax())
+    n_clusters = int(stability.index[int(stability.argmax())])
     seed = int(rows["seed"].min())
     _freeze(study, descriptor, n_clusters, seed)
     return {

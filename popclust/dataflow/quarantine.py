@@ -26,7 +26,7 @@ class Quarantine:
     def open(cls, study: Study) -> Quarantine:
         """Read the table, empty where there is none yet."""
         rows = study.read_table("quarantine").to_dict("records") if study.exists("quarantine.parquet") else []
-        return cls(study, {(r["volume_id"], r["stage"]): r for r in rows})
+        return cls(study, {(r["volume_id"], r["stage"]): {str(k): v for k, v in r.items()} for r in rows})
 
     def holds(self, volume_id: str, stage: str, marker: str) -> bool:
         """Whether this very attempt has failed before: other settings or input are worth another."""

@@ -13,8 +13,8 @@ import xarray as xr
 
 from popclust.dataflow.inputs import hash_path, read_key
 from popclust.imaging.pseudonyms import report_pseudonym
-from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.input import read_reports
+from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.terms import MENTION_COLUMNS, counted_terms, find_mentions, term_matrix
 from popclust.study import Study
 
@@ -50,7 +50,7 @@ def report_batches(study: Study) -> dict[str, tuple[Any, ...]]:
         return {}
     reports = read_reports(study.resolve(study.settings.terms.reports), study.settings.terms)
     key, cohort = read_key(study), _join_columns(study)
-    rows = reports.to_dict("records")
+    rows = [{str(k): v for k, v in row.items()} for row in reports.to_dict("records")]
     volumes = [_volumes_of(report_pseudonym(key, row), cohort) for row in rows]
     texts = [row["text"] for row in rows]
     languages = [row.get("language") for row in rows]
@@ -118,9 +118,10 @@ def gather_terms(study: Study, parts: Sequence[Found]) -> Mapping[str, Any]:
 def print_terms(record: Mapping[str, Any], line: Callable[[str], None]) -> None:
     """Say what joined and what did not."""
     line(
-        f"{record['n_reports']} reports, {record['n_terms']} terms; {record['n_volumes_with_report']} volumes with a report, "
-        f"{record['n_volumes_without_report']} without; {record['n_reports_without_volume']} reports without a volume"
+        f"{record['n_reports']} reports with {record['n_terms']} terms, {record['n_reports_without_volume']} of no volume"
     )
+    without = record["n_volumes_without_report"]
+    line(f"{record['n_volumes_with_report']} volumes with a report, {without} without (grouped, but not tested)")
 
 
 def _join_columns(study: Study) -> dict[str, dict[str, list[str]]]:
@@ -150,7 +151,7 @@ def _lexicon(study: Study) -> Lexicon:
     """The lexicon, read once per process."""
     settings = study.settings.terms
     path = study.resolve(settings.lexicon) if settings.lexicon else ""
-    return load_lexicon(path, settings.roots, add_builtin=settings.builtin_synonyms)
+    return load_lexicon(path, settings.roots, builtin_synonyms=settings.builtin_synonyms)
 
 
 def _together(frames: Sequence[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import fsspec
 
@@ -100,7 +100,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> l
     return out
 
 
-def _is_table(value: Any) -> bool:
+def _is_table(value: Any) -> TypeGuard[list[Mapping[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "stage" in v for v in value)
 
 

@@ -10,8 +10,8 @@ from rich.progress import track
 
 from popclust.dataflow.window import Task, run_window
 from popclust.errors import InputError
-from popclust.simulation.population import plan_population
-from popclust.simulation.writing import FileFormat, write_atlas, write_tables, write_volume
+from popclust.simulation.population import FileFormat, plan_population
+from popclust.simulation.writing import write_atlas, write_tables, write_volume
 
 
 def simulate(

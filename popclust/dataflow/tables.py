@@ -23,8 +23,8 @@ def gather_cohort(study: Study, volume_ids: Sequence[str]) -> None:
     fields = SeriesRecord.__dataclass_fields__
     rows = [SeriesRecord(**{k: _tuple(v) for k, v in r.items() if k in fields}) for r in records.values()]
     frame = pd.DataFrame([vars(r) for r in mark_duplicates(rows)])
-    frame["spacing_zyx_mm"] = [list(s) if s else None for s in frame["spacing_zyx_mm"]]
-    frame["reasons"] = [list(r) for r in frame["reasons"]]
+    frame["spacing_zyx_mm"] = frame["spacing_zyx_mm"].map(lambda s: list(s) if s else None)
+    frame["reasons"] = frame["reasons"].map(list)
     study.write_table("cohort", frame.sort_values("volume_id"))
 
 

@@ -6,7 +6,7 @@ A task is given the study and the volume, never voxels: no volume passes through
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
