@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -47,140 +47,204 @@ def n_pairs(window: int, offsets: tuple[Offset, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Pairs of one kind at one distance, stored together so that a row's pairs are one run in memory."""
-
-    distance: int
-    crosses_planes: bool
-    """Between planes x and x + distance, else within plane x."""
-    crosses_rows: bool
-    """Between rows y and y + distance, else within row y."""
-    offsets: tuple[Offset, ...]
-    """Those with dz = 0 first: they alone are valid in the last `distance` planes of the window."""
-
-    @cached_property
-    def n_level(self) -> int:
-        """How many of the offsets have dz = 0."""
-        return sum(o[0] == 0 for o in self.offsets)
-
-
-@dataclass(frozen=True)
 class _Layout:
-    """Where the kernels find the pairs of each offset: plain arrays, one entry per group or per offset."""
+    """Where the kernels find the pairs of each offset.
+
+    The pairs of one distance inside rows of voxels (dy = 0) form a group, those between two rows another. A group's
+    pairs lie in one run in memory: for each z all its offsets, dz = 0 first. So the pairs of a window's row are one
+    stretch of the run (and `distance - 1` short ones for the last z, where only dz = 0 stays inside).
+    """
 
     groups: NDArray[np.int64]
-    """(group, 6): distance, counter it is added to, crosses rows, offsets, offsets with dz = 0, first offset."""
+    """(group, 5): distance, 1 if it joins two rows, number of offsets, of offsets with dz = 0, first offset."""
     lower: NDArray[np.int64]
     """(offset, 3) zyx shift of one end of the pair from the pair's least z, y, x."""
     upper: NDArray[np.int64]
-    """(offset, 3) shift of the other end."""
+    """(offset, 3) zyx shift of the other end."""
+    counters: NDArray[np.int64]
+    """(offset,) counter of a plane that takes the pairs: 0 for those inside the plane x, 1 + k for those between the
+    planes x and x + distances[k]."""
     distances: NDArray[np.int64]
-    """Distance of each inter-plane counter (counter 0 is within the plane)."""
 
 
 @lru_cache(maxsize=64)
 def _layout(offsets: tuple[Offset, ...]) -> _Layout:
+    def group_of(offset: Offset) -> tuple[int, bool]:
+        return max(map(abs, offset)), offset[1] != 0
+
     distances = sorted({max(map(abs, o)) for o in offsets})
-    rows: list[list[int]] = []
+    groups: list[list[int]] = []
     ordered: list[Offset] = []
-    for (number, d), planes, crosses in itertools.product(enumerate(distances), (False, True), (False, True)):
-        mine = [o for o in offsets if (max(map(abs, o)), o[2] != 0, o[1] != 0) == (d, planes, crosses)]
-        group = _Group(d, planes, crosses, tuple(sorted(mine, key=lambda o: o[0] != 0)))
-        if mine:
-            counter = 1 + number if planes else 0
-            rows.append([d, counter, int(crosses), len(mine), group.n_level, len(ordered)])
-            ordered += group.offsets
+    for (distance, joins), members in itertools.groupby(sorted(offsets, key=group_of), group_of):
+        own = sorted(members, key=lambda o: o[0] != 0)
+        groups.append([distance, int(joins), len(own), sum(o[0] == 0 for o in own), len(ordered)])
+        ordered += own
     shift = np.array(ordered, dtype=np.int64)
-    return _Layout(np.array(rows), np.maximum(-shift, 0), np.maximum(shift, 0), np.array(distances))
+    counters = [1 + distances.index(max(map(abs, o))) if o[2] else 0 for o in ordered]
+    return _Layout(
+        np.array(groups), np.maximum(-shift, 0), np.maximum(shift, 0), np.array(counters), np.array(distances)
+    )
 
 
 @njit(cache=True, nogil=True)
 def _fill_cells(
-    cells: NDArray, levels: NDArray, wanted: NDArray, lut: NDArray, groups: NDArray, lower: NDArray, upper: NDArray
+    cells: NDArray,
+    levels: NDArray,
+    wanted: NDArray,
+    lut: NDArray,
+    groups: NDArray,
+    lower: NDArray,
+    upper: NDArray,
+    counters: NDArray,
 ) -> None:
-    """cells[y, x, n * (first offset of group) + z * (offsets of group) + offset]: the cell of each pair of voxels."""
-    n_y, n_x = wanted.shape
+    """cells[y, x, n_z * (first offset of group) + z * (offsets of group) + offset]: the cell of each pair of voxels."""
     n_z = cells.shape[2] // lower.shape[0]
     n_filled = min(n_z, levels.shape[2] - max(lower.max(), upper.max()))
-    for y in range(n_y):
-        for x in range(n_x):
+    for y in range(wanted.shape[0]):
+        for x in range(wanted.shape[1]):
             if not wanted[y, x]:
                 continue
             for g in range(groups.shape[0]):
-                n_own, first = groups[g, 3], groups[g, 5]
+                n_own, first = groups[g, 2], groups[g, 4]
                 for o in range(n_own):
                     a, b = lower[first + o], upper[first + o]
-                    one = levels[y + a[1], x + a[2]]
-                    other = levels[y + b[1], x + b[2]]
-                    out = cells[y, x]
-                    at = n_z * first + o
-                    for z in range(n_filled):
-                        out[at] = lut[one[z + a[0]], other[z + b[0]]]
-                        at += n_own
-    return
+                    one = levels[y + a[1], x + a[2], a[0] : a[0] + n_filled]
+                    other = levels[y + b[1], x + b[2], b[0] : b[0] + n_filled]
+                    _fill_run(cells[y, x, n_z * first + o :], n_own, one, other, lut[counters[first + o]])
 
 
 @njit(cache=True, nogil=True)
-def _count_row(counter: NDArray, pairs: NDArray, n_z: int, z: int, window: int, group: NDArray, by: int) -> None:
-    """Add `by` to the cells of all pairs of one group that start in one row and lie in the window's z range."""
-    distance, n_own, n_level = group[0], group[3], group[4]
-    start = np.uint64(n_z * group[5] + z * n_own)
-    end = start + np.uint64((window - distance) * n_own)
-    for i in range(start, end):
-        counter[np.uint64(pairs[i])] += by
-    if n_level:
-        for _ in range(distance):
-            for i in range(end, end + np.uint64(n_level)):
-                counter[np.uint64(pairs[i])] += by
-            end += np.uint64(n_own)
+def _fill_run(out: NDArray, every: int, one: NDArray, other: NDArray, lut: NDArray) -> None:
+    at = np.uint64(0)
+    for z in range(one.shape[0]):
+        out[at] = lut[one[z], other[z]]
+        at += np.uint64(every)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _count_row(
+    columns: NDArray, x: int, cells: NDArray, row: int, n_z: int, z: int, window: int, groups: NDArray, g: int
+) -> None:
+    """Count all pairs of group g that start in one row of voxels and lie in the window's z range.
+
+    `row` is where the cells of that row of voxels begin.
+    """
+    distance, n_own, n_level = groups[g, 0], groups[g, 2], groups[g, 3]
+    start = np.uint64(row + n_z * groups[g, 4] + z * n_own)
+    for i in range((window - distance) * n_own):
+        columns[x, cells[start + np.uint64(i)]] += 1
+    for t in range(window - distance, window):
+        for i in range(t * n_own, t * n_own + n_level):
+            columns[x, cells[start + np.uint64(i)]] += 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _exchange_row(
+    changes: NDArray,
+    cells: NDArray,
+    entering: int,
+    leaving: int,
+    n_z: int,
+    z: int,
+    window: int,
+    groups: NDArray,
+    g: int,
+) -> None:
+    """As :func:`_count_row`, for a row that enters (changes 0 and 1) and one that leaves (2 and 3) at once.
+
+    Neighbouring pairs mostly fall into the same few cells, and adding twice to one place in memory waits for the
+    first to finish: four counts in turn do not.
+    """
+    distance, n_own, n_level = groups[g, 0], groups[g, 2], groups[g, 3]
+    start = n_z * groups[g, 4] + z * n_own
+    plus, minus = np.uint64(entering + start), np.uint64(leaving + start)
+    n = (window - distance) * n_own + n_level
+    half = np.uint64(n // 2)
+    for i in range(half):
+        changes[0, cells[plus + i]] += 1
+        changes[2, cells[minus + i]] += 1
+        changes[1, cells[plus + half + i]] += 1
+        changes[3, cells[minus + half + i]] += 1
+    if n % 2:
+        changes[0, cells[plus + np.uint64(n - 1)]] += 1
+        changes[2, cells[minus + np.uint64(n - 1)]] += 1
+    for t in range(window - distance + 1, window):
+        for i in range(np.uint64(t * n_own), np.uint64(t * n_own + n_level)):
+            changes[0, cells[plus + i]] += 1
+            changes[2, cells[minus + i]] += 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _apply(columns: NDArray, x: int, changes: NDArray) -> None:
+    """Add the changes to the counters of plane x and clear them."""
+    for i in range(columns.shape[1]):
+        columns[x, i] += changes[0, i] + changes[1, i] - changes[2, i] - changes[3, i]
+        changes[0, i] = 0
+        changes[1, i] = 0
+        changes[2, i] = 0
+        changes[3, i] = 0
 
 
 @njit(cache=True, nogil=True)
 def _move_column(
-    column: NDArray, cells: NDArray, x: int, y_old: int, y: int, z: int, window: int, n_z: int, groups: NDArray
+    columns: NDArray,
+    changes: NDArray,
+    cells: NDArray,
+    shape: tuple[int, int, int],
+    x: int,
+    y_old: int,
+    y: int,
+    z: int,
+    window: int,
+    groups: NDArray,
 ) -> None:
-    """Bring the counters of the plane at x from window row y_old (-1: from nothing) to y."""
+    """Bring the counters of plane x from window row y_old (-1: from nothing) to y.
+
+    `shape` is the number of planes x, of voxels z, and of cells in one row of voxels.
+    """
+    n_x, n_z, n_row = shape
     fresh = y_old < 0 or 2 * (y - y_old) >= window
     if fresh:
-        column[:] = 0
+        columns[x] = 0
     for g in range(groups.shape[0]):
-        group = groups[g]
-        counter = column[group[1]]
-        reach = group[0] * group[2]
+        reach = groups[g, 0] * groups[g, 1]
         if fresh:
             for row in range(y, y + window - reach):
-                _count_row(counter, cells[row, x], n_z, z, window, group, 1)
-            continue
-        for row in range(y_old, y):
-            _count_row(counter, cells[row + window - reach, x], n_z, z, window, group, 1)
-            _count_row(counter, cells[row, x], n_z, z, window, group, -1)
+                _count_row(columns, x, cells, (row * n_x + x) * n_row, n_z, z, window, groups, g)
+        else:
+            for row in range(y_old, y):
+                leaving = (row * n_x + x) * n_row
+                entering = leaving + (window - reach) * n_x * n_row
+                _exchange_row(changes, cells, entering, leaving, n_z, z, window, groups, g)
+    if not fresh:
+        _apply(columns, x, changes)
 
 
 @njit(cache=True, nogil=True)
 def _move_window(counts: NDArray, columns: NDArray, x_old: int, x: int, window: int, distances: NDArray) -> None:
-    """Bring the counts of the window from column x_old (-1: from nothing) to x."""
+    """Bring the counts of the window from plane x_old (-1: from nothing) to x."""
     n_cells = counts.shape[0]
-    if x_old < 0 or 2 * (x - x_old) >= window:
+    fresh = x_old < 0 or 2 * (x - x_old) >= window
+    if fresh:
         counts[:] = 0
-        for c in range(columns.shape[1]):
-            reach = 0 if c == 0 else distances[c - 1]
+    for c in range(distances.shape[0] + 1):
+        start = c * n_cells
+        reach = 0 if c == 0 else distances[c - 1]
+        if fresh:
             for t in range(x, x + window - reach):
-                plane = columns[t, c]
                 for i in range(n_cells):
-                    counts[i] += plane[i]
-        return
-    for t in range(x_old, x):
-        for c in range(columns.shape[1]):
-            reach = 0 if c == 0 else distances[c - 1]
-            entering, leaving = columns[t + window - reach, c], columns[t, c]
-            for i in range(n_cells):
-                counts[i] += entering[i] - leaving[i]
+                    counts[i] += columns[t, start + i]
+        else:
+            for t in range(x_old, x):
+                for i in range(n_cells):
+                    counts[i] += columns[t + window - reach, start + i] - columns[t, start + i]
 
 
 @njit(cache=True, nogil=True)
 def _scan(
     points: NDArray,
     cells: NDArray,
+    shape: tuple[int, int, int],
     columns: NDArray,
     counts: NDArray,
     groups: NDArray,
@@ -193,10 +257,10 @@ def _scan(
     out: NDArray,
 ) -> None:
     """Features at each window corner (z, y, x) of `points`, which are in lexicographic order."""
-    n_z = cells.shape[2] // (groups[-1, 5] + groups[-1, 3])
     stride = counts.shape[0] // n_levels
     column_y = np.full(columns.shape[0], -1)
-    sums = np.zeros((4, stride), dtype=counts.dtype)
+    sums = np.zeros(4 * stride, dtype=counts.dtype)
+    changes = np.zeros((4, columns.shape[1]), dtype=counts.dtype)
     z_now, y_now, x_now = -1, -1, -1
     for p in range(points.shape[0]):
         z, y, x = points[p, 0], points[p, 1], points[p, 2]
@@ -206,14 +270,14 @@ def _scan(
             x_now = -1
         for t in range(x, x + window):
             if column_y[t] != y:
-                _move_column(columns[t], cells, t, column_y[t], y, z, window, n_z, groups)
+                _move_column(columns, changes, cells, shape, t, column_y[t], y, z, window, groups)
                 column_y[t] = y
         _move_window(counts, columns, x_now, x, window, distances)
         z_now, y_now, x_now = z, y, x
         counts[-1] = 0  # the cell of pairs that do not count, which no pair of levels has
-        n = haralick_13(counts, n_levels, stride, table, unit, sums, out[p])
+        n = haralick_13(counts, n_levels, stride, table, unit, sums, out, p)
         if n > 0 and out.shape[1] > 13:
-            further_12(counts, n_levels, stride, n, sums, out[p])
+            further_12(counts, n_levels, stride, n, sums, out, p)
         pairs_of[p] = n
 
 
@@ -292,14 +356,14 @@ def glcm_features(
 def constant_features(n_levels: int, n_features: int) -> NDArray[np.float64]:
     """(n_levels, n_features) features of windows of one single level."""
     stride = _stride(n_levels)
-    table, sums = entropy_table(2, 50), np.zeros((4, stride), dtype=np.uint32)
+    table, sums = entropy_table(2, 50), np.zeros(4 * stride, dtype=np.uint32)
     out = np.zeros((n_levels, n_features))
     for level in range(n_levels):
         counts = np.zeros(n_levels * stride, dtype=np.uint32)
         counts[level] = 1
-        haralick_13(counts, n_levels, stride, table, 2.0**-50, sums, out[level])
+        haralick_13(counts, n_levels, stride, table, 2.0**-50, sums, out, level)
         if n_features > 13:
-            further_12(counts, n_levels, stride, 1, sums, out[level])
+            further_12(counts, n_levels, stride, 1, sums, out, level)
     return out
 
 
@@ -338,13 +402,15 @@ def _stride(n_levels: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _cell_of_pair(n_levels: int) -> NDArray:
-    """(n_levels + 1, n_levels + 1) cell of two levels; level n_levels stands for 'does not count'."""
+def _cells_of_pairs(n_levels: int, n_counters: int) -> NDArray:
+    """(counter, n_levels + 1, n_levels + 1) cell of two levels; level n_levels stands for 'does not count'."""
     stride = _stride(n_levels)
     a, b = np.indices((n_levels + 1, n_levels + 1))
     cell = np.abs(a - b) * stride + np.minimum(a, b)
     cell[n_levels, :] = cell[:, n_levels] = n_levels * stride - 1
-    return cell.astype(np.uint8 if n_levels <= LANES else np.uint16)
+    n_cells = n_levels * stride
+    cells = cell + n_cells * np.arange(n_counters)[:, None, None]
+    return cells.astype(np.uint16 if n_cells * n_counters <= 2**16 else np.uint32)
 
 
 @lru_cache(maxsize=8)
@@ -365,16 +431,17 @@ def _window_features(
     out, pairs_of = np.zeros((len(centres), n_features)), np.zeros(len(centres), dtype=np.int64)
     if len(centres) == 0:
         return out, pairs_of
-    layout, lut = _layout(offsets), _cell_of_pair(n_levels)
+    layout = _layout(offsets)
+    lut = _cells_of_pairs(n_levels, 1 + len(layout.distances))
     n_max = 2 * n_pairs(window, offsets)
     table, unit = _entropies(n_max)
-    count_type = np.uint16 if n_max < 2**16 and lut.dtype == np.uint8 else np.uint32
+    count_type = np.uint16 if n_max < 2**16 and lut.dtype == np.uint16 else np.uint32
     order = np.lexsort(centres.T[::-1])
     low, high = centres.min(axis=0), centres.max(axis=0) + 1
     box = _padded_box(levels, low, high, window, int(layout.distances[-1]), n_levels)
     corners = (centres - low)[order]
     n_z, n_y, n_x = (high - low + window - 1).tolist()
-    columns = np.zeros((n_x, 1 + len(layout.distances), n_levels * _stride(n_levels)), dtype=count_type)
+    columns = np.zeros((n_x, (1 + len(layout.distances)) * n_levels * _stride(n_levels)), dtype=count_type)
     counts = np.zeros(n_levels * _stride(n_levels), dtype=count_type)
     n_planes = max(1, _SLAB_BYTES // (n_y * n_x * len(offsets) * lut.itemsize) - window + 1)
     cells = np.empty((n_y, n_x, len(offsets) * (min(n_planes, n_z) + window - 1)), dtype=lut.dtype)
@@ -385,11 +452,12 @@ def _window_features(
         slab = corners[mine] - (z, 0, 0)
         wanted = _columns_of(slab, window, (n_y, n_x))
         slab_levels = box[:, :, z:]
-        _fill_cells(cells, slab_levels, wanted, lut, layout.groups, layout.lower, layout.upper)
+        _fill_cells(cells, slab_levels, wanted, lut, layout.groups, layout.lower, layout.upper, layout.counters)
         features, found = np.zeros((len(slab), n_features)), np.zeros(len(slab), dtype=np.int64)
         _scan(
             slab,
-            cells,
+            cells.reshape(-1),
+            (n_x, cells.shape[2] // len(offsets), cells.shape[2]),
             columns,
             counts,
             layout.groups,
