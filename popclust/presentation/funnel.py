@@ -87,7 +87,7 @@ def quality_sentence(code: str) -> str:
     return _sentence(code, QUALITY_REASONS)
 
 
-def funnel_figure(funnel: Funnel, max_losses: int = 12) -> Figure:
+def funnel_figure(funnel: Funnel, max_losses: int = 7) -> Figure:
     """Bars of what is left after each step, with the reasons of exclusion in words."""
     names = [n for n, _ in funnel.steps]
     counts = [c for _, c in funnel.steps]
@@ -105,7 +105,7 @@ def funnel_figure(funnel: Funnel, max_losses: int = 12) -> Figure:
         without_frame(words)
         words.set_xlim(0, 1)
         words.set_ylim(max(len(losses), 1), -0.9)
-        words.text(0, -0.45, "left out", weight="bold")
+        words.text(0, -0.45, "left out, most frequent reasons", weight="bold")
         for row, loss in enumerate(losses):
             words.text(0.085, row + 0.35, f"{loss.n_volumes:,}", ha="right", weight="bold")
             words.text(0.105, row + 0.35, _shortened(loss.sentence), color=INK, fontsize=9)
@@ -140,5 +140,5 @@ def _sentence(code: str, known: Mapping[str, str]) -> str:
     return known.get(code) or f"{code.replace('_', ' ').capitalize()}."
 
 
-def _shortened(text: str, limit: int = 78) -> str:
+def _shortened(text: str, limit: int = 72) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"

@@ -72,9 +72,9 @@ def profile_figure(profile: GroupProfile) -> Figure:
     """One group: topics and visual words against the population's, terms with odds ratios, typical volumes."""
     with house_style():
         has_examples = bool(profile.examples)
-        figure = new_figure(10.4, 5.9 if has_examples else 3.7)
+        figure = new_figure(10.4, 5.0 if has_examples else 3.7)
         rows = 3 if has_examples else 2
-        grid = figure.add_gridspec(rows, 2, width_ratios=[1.25, 1.0], height_ratios=[1.0, 1.0, 1.55][:rows])
+        grid = figure.add_gridspec(rows, 2, width_ratios=[1.25, 1.0], height_ratios=[1.0, 1.0, 0.85][:rows])
         _draw_topics(figure.add_subplot(grid[0, 0]), profile)
         _draw_words(figure.add_subplot(grid[1, 0]), profile)
         _draw_terms(figure.add_subplot(grid[0:2, 1]), profile.terms.head(MAX_TERMS))
@@ -159,7 +159,7 @@ def _draw_terms(axes: Axes, terms: pd.DataFrame) -> None:
     beside = axes.secondary_yaxis("right")
     texts = [f"{odds_ratio_text(o)}   p {p_text(p)}" for o, p in zip(terms["odds_ratio"], terms["p_holm"], strict=True)]
     beside.set_yticks(rows, texts)
-    beside.tick_params(length=0, labelsize=8.5)
+    beside.tick_params(length=0, labelsize=8.5, pad=8)
     beside.spines["right"].set_visible(False)
 
 

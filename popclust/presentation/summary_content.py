@@ -1,0 +1,313 @@
+"""What the summary says, as plain values: every number and sentence of the page, without its layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from popclust.presentation.profiles import odds_ratio_text, over_represented, p_text
+from popclust.presentation.view import StudyView
+from popclust.settings import Settings, field_docs
+
+MAX_ROWS = 300
+"""Rows of a table on the page; the study's tables hold all."""
+UNSTABLE = 0.5
+"""Groups that come back less than this under other seeds are called unstable."""
+
+_PATHS = {
+    *("ingest.sources", "ingest.key_file", "atlas.volume", "atlas.templates", "normalize.given_folder"),
+    *("terms.reports", "terms.lexicon"),
+}
+"""Settings whose values are places outside the study: they may name patients, so the page does not show them."""
+
+
+@dataclass(frozen=True)
+class Banner:
+    """One line that nobody should miss."""
+
+    level: Literal["warning", "note"]
+    """How loud."""
+    text: str
+    """The line."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of the headline."""
+
+    value: str
+    """The number."""
+    label: str
+    """What it counts."""
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A row of the table of groups."""
+
+    cluster: int
+    """The group."""
+    n_volumes: int
+    """Volumes in it."""
+    share: float
+    """Their share of the volumes grouped."""
+    n_patients: int
+    """Patients in it."""
+    stability: float | None
+    """Mean Jaccard overlap with its best match under other seeds; None with a single seed."""
+    terms: str
+    """Terms mentioned more often."""
+
+
+@dataclass(frozen=True)
+class AssociationRow:
+    """A row of the table of associations."""
+
+    cluster: int
+    """The group."""
+    term: str
+    """Preferred name."""
+    is_more: bool
+    """Mentioned more often than outside the group."""
+    n_in_group: str
+    """'V of R'."""
+    n_in_all: str
+    """'C of B'."""
+    share_in_group: float
+    """V / R, by which the column is sorted."""
+    share_in_all: float
+    """C / B."""
+    odds_ratio: str
+    """With its 95 % interval."""
+    odds_ratio_value: float
+    """By which the column is sorted."""
+    p_holm: str
+    """Corrected p."""
+    p_holm_value: float
+    """By which the column is sorted."""
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """A setting that is not the default."""
+
+    name: str
+    """section.name"""
+    value: str
+    """As a person reads it."""
+    default: str
+    """The default."""
+    doc: str
+    """What it is."""
+
+
+def headline(view: StudyView) -> list[Fact]:
+    """The numbers on top of the page."""
+    grouped = view.groups["volume_id"]
+    patients = view.cohort.set_index("volume_id")["patient_id"].reindex(grouped)
+    with_report = int(grouped.isin(set(view.reports["volume_id"])).sum())
+    facts = [
+        Fact(f"{len(view.cohort):,}", "series seen"),
+        Fact(f"{len(grouped):,}", "volumes grouped"),
+        Fact(f"{patients.nunique():,}", "patients"),
+        Fact(f"{with_report:,}", "volumes with a report"),
+        Fact(f"{view.n_groups:,}", "groups (K)"),
+    ]
+    if view.record.get("Q") is not None:
+        facts.append(Fact(f"{view.record['Q']:,}", "significant associations (Q)"))
+    return facts
+
+
+def verdict(view: StudyView) -> str:
+    """The result in one or two sentences."""
+    if view.reported is None or view.groups.empty:
+        return "No groups have been formed yet."
+    tests = view.reported_associations()
+    if tests.empty:
+        return (
+            f"{len(view.groups):,} volumes fall into {view.n_groups} groups, the most stable number tried. "
+            "Without terms to test, what the groups mean is not known."
+        )
+    found = tests[tests["p_holm"] <= view.alpha]
+    n_linked = found["cluster"].nunique()
+    text = (
+        f"{n_linked} of {view.n_groups} groups are linked to {found['term_id'].nunique()} of "
+        f"{tests['term_id'].nunique():,} terms tested, by {len(found):,} significant associations."
+    )
+    p_value = selected_p_value(view)
+    if p_value is not None:
+        text += f" Against permuted reports, the choice of K repeated each time: p = {p_text(p_value)}."
+    return text
+
+
+def selected_p_value(view: StudyView) -> float | None:
+    """P-value of the reported Q against permutations that repeat the choice of K; None without permutations."""
+    if view.reported is None or view.criterion.empty:
+        return None
+    value = view.criterion.loc[view.reported.rows(view.criterion), "p_value_selected"]
+    return None if value.empty or pd.isna(value.iloc[0]) else float(value.iloc[0])
+
+
+def banners(view: StudyView) -> list[Banner]:
+    """Lines on top of the page: warnings first."""
+    lines = [*_warnings(view), *_notes(view)]
+    return sorted(lines, key=lambda b: b.level != "warning")
+
+
+def group_rows(view: StudyView) -> list[GroupRow]:
+    """The table of groups."""
+    patients = view.cohort.set_index("volume_id")["patient_id"]
+    tests, rows = view.reported_associations(), []
+    for key, own in view.groups.groupby("cluster"):
+        k, stability = int(str(key)), own["stability"].mean()
+        rows.append(
+            GroupRow(
+                cluster=k,
+                n_volumes=len(own),
+                share=len(own) / len(view.groups),
+                n_patients=int(patients.reindex(own["volume_id"]).nunique()),
+                stability=None if np.isnan(stability) else float(stability),
+                terms=", ".join(str(t) for t in over_represented(tests, k, view.alpha)["term"].head(6)),
+            )
+        )
+    return rows
+
+
+def association_rows(view: StudyView, limit: int = MAX_ROWS) -> list[AssociationRow]:
+    """Significant associations of the reported grouping, the smallest p first."""
+    tests = view.reported_associations()
+    found = tests[tests["p_holm"] <= view.alpha].sort_values(["p_holm", "p_value", "term", "cluster"]).head(limit)
+    return [_association_row(row) for row in found.to_dict("records")]
+
+
+def changed_settings(settings: Settings) -> list[SettingRow]:
+    """Settings that differ from their defaults, with their meaning."""
+    rows = []
+    for section in dataclasses.fields(settings):
+        chosen, default = getattr(settings, section.name), getattr(Settings(), section.name)
+        section_type: type = type(chosen)
+        docs = field_docs(section_type)
+        for item in dataclasses.fields(chosen):
+            value, usual = getattr(chosen, item.name), getattr(default, item.name)
+            name = f"{section.name}.{item.name}"
+            if value != usual:
+                shown = "set (a place outside the study is not shown)" if name in _PATHS else readable(value)
+                rows.append(SettingRow(name, shown, readable(usual), docs[item.name]))
+    return rows
+
+
+def seeds(settings: Settings) -> list[tuple[str, str]]:
+    """Every seed in force."""
+    sections = {f.name: dataclasses.asdict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    return [
+        (f"{section}.{name}", readable(values[name]))
+        for section, values in sections.items()
+        for name in ("seed", "seeds")
+        if name in values
+    ]
+
+
+def run_facts(run_card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Versions and sizes of the run card."""
+    facts = [
+        ("run", run_card.get("run_id")),
+        ("popclust", run_card.get("popclust")),
+        ("Python", run_card.get("python")),
+        ("platform", run_card.get("platform")),
+        ("worker processes", run_card.get("n_workers")),
+        ("wall time", duration(run_card.get("seconds"))),
+    ]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def duration(seconds: Any) -> str:
+    """Seconds for a person.
+
+    >>> duration(12.3), duration(301.2), duration(7322), duration(None)
+    ('12 s', '5 min 1 s', '2 h 2 min', '')
+    """
+    if seconds is None:
+        return ""
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{float(seconds):.1f} s" if float(seconds) < 10 else f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def readable(value: Any) -> str:
+    """A setting's value for a person."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ", ".join(readable(v) for v in value) or "none"
+    return str(value) if value != "" else "none"
+
+
+def _warnings(view: StudyView) -> list[Banner]:
+    texts = []
+    if view.study.settings.normalize.transforms == "given":
+        texts.append("Known transforms were given: nothing was registered.")
+    n_quarantined = view.quarantine["volume_id"].nunique()
+    if n_quarantined:
+        texts.append(
+            f"{_counted(n_quarantined, 'volume')} in quarantine: errors kept them out of this population. "
+            "popclust retry lets them try again."
+        )
+    p_value = selected_p_value(view)
+    if p_value is not None and p_value > view.alpha:
+        texts.append(f"The associations may be chance: permuted reports give as many with p = {p_text(p_value)}.")
+    stability = view.groups["stability"].mean()
+    if stability < UNSTABLE:
+        texts.append(
+            f"The groups change with the seed: a group overlaps its best match under other seeds by {stability:.2f} "
+            "on average (Jaccard)."
+        )
+    return [Banner("warning", text) for text in texts]
+
+
+def _notes(view: StudyView) -> list[Banner]:
+    n_grouped = len(view.groups)
+    n_without = n_grouped - int(view.groups["volume_id"].isin(set(view.reports["volume_id"])).sum())
+    texts = []
+    if view.reports.empty:
+        texts.append("No reports were given: the groups are not tested against findings.")
+    elif n_without:
+        texts.append(
+            f"{n_without:,} of {n_grouped:,} grouped volumes have no report: they shape the groups, but no test "
+            "counts them."
+        )
+    if not view.reports.empty and "min_term_count" in view.record:
+        unit = "patients" if view.record.get("unit") == "patient" else "volumes"
+        texts.append(
+            f"Minimum term count in force: {view.record['min_term_count']:,}. Terms that fewer {unit} with a report "
+            f"have were not tested; {view.record.get('n_tested_terms', 0):,} terms were."
+        )
+    if view.study.settings.summarize.show_examples:
+        texts.append("This page shows CT slices of patients: pass it on as you would pass on the images.")
+    return [Banner("note", text) for text in texts]
+
+
+def _association_row(row: Mapping[Any, Any]) -> AssociationRow:
+    odds_ratio, low, high = (odds_ratio_text(row[name]) for name in ("odds_ratio", "ci_low", "ci_high"))
+    return AssociationRow(
+        cluster=int(row["cluster"]),
+        term=str(row["term"]),
+        is_more=row["direction"] > 0,
+        n_in_group=f"{row['V']:,} of {row['R']:,}",
+        n_in_all=f"{row['C']:,} of {row['B']:,}",
+        share_in_group=row["V"] / max(row["R"], 1),
+        share_in_all=row["C"] / max(row["B"], 1),
+        odds_ratio=f"{odds_ratio} ({low} to {high})",
+        odds_ratio_value=min(float(row["odds_ratio"]), 1e300),
+        p_holm=p_text(row["p_holm"]),
+        p_holm_value=float(row["p_holm"]),
+    )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
