@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from popclust.reports.lexicon import function_words
 
@@ -28,10 +29,8 @@ def detect_language(folded: str, tokens: Iterable[str] | None = None) -> str | N
     return "en" if english > german else "de"
 
 
+@cache
 def _only(language: str) -> frozenset[str]:
-    """Function words of one language that are none of the other."""
+    """Function words of one language that are none of the other; single letters also stand in abbreviations."""
     other = "de" if language == "en" else "en"
-    return _ONLY.setdefault(language, function_words(language) - function_words(other))
-
-
-_ONLY: dict[str, frozenset[str]] = {}
+    return frozenset(w for w in function_words(language) - function_words(other) if len(w) > 1)

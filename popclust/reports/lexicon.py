@@ -9,7 +9,7 @@ from functools import cache, cached_property
 
 from popclust.errors import InputError
 from popclust.reports.tables import read_table
-from popclust.reports.text import alternatives
+from popclust.reports.text import alternatives, fold_phrase
 
 NOTICE = (
     "RadLex labels and identifiers: Copyright (c) The Radiological Society of North America (RSNA), "
@@ -141,7 +141,7 @@ def builtin_lexicon() -> Lexicon:
     concepts: dict[str, Concept] = {}
     decoys: list[Name] = []
     for row in read_table("lexicon_chest.csv"):
-        names = tuple(n for language in LANGUAGES for n in _expanded(row[language], language))
+        names = _abbreviated(n for language in LANGUAGES for n in _expanded(row[language], language))
         if row["term_id"]:
             concepts[row["term_id"]] = Concept(row["term_id"], row["label"], (row["parent"],), names)
         else:
@@ -160,9 +160,27 @@ def _expanded(names: str, language: str) -> Iterable[Name]:
 
 def _with_names(concept: Concept, builtin: Concept | None) -> Concept:
     """A class with the names of the built-in lexicon added, without function words."""
-    names = dict.fromkeys((*concept.names, *(builtin.names if builtin else ())))
+    names = _abbreviated((*concept.names, *(builtin.names if builtin else ())))
     kept = tuple(n for n in names if not is_function_word(n))
     return Concept(concept.term_id, concept.label, concept.parents, kept)
+
+
+def _abbreviated(names: Iterable[Name]) -> tuple[Name, ...]:
+    """Names once each, followed by their common abbreviations."""
+    known = dict.fromkeys(names)
+    for name in tuple(known):
+        known.update(dict.fromkeys(_abbreviations().get((name.language, fold_phrase(name.text)), ())))
+    return tuple(known)
+
+
+@cache
+def _abbreviations() -> dict[tuple[str, str], tuple[Name, ...]]:
+    """Abbreviations of each language and folded name."""
+    found: dict[tuple[str, str], tuple[Name, ...]] = {}
+    for row in read_table("abbreviations.csv"):
+        key = row["language"], fold_phrase(row["expansion"])
+        found[key] = (*found.get(key, ()), Name(row["abbreviation"], row["language"]))
+    return found
 
 
 def is_function_word(name: Name) -> bool:

@@ -43,6 +43,8 @@ class Pattern(NamedTuple):
     """An abbreviation that only counts in capitals."""
     is_head: bool = False
     """The head of a compound, without the space before it."""
+    is_cue: bool = False
+    """Anything but a mere name."""
 
 
 class Hit(NamedTuple):
@@ -75,25 +77,21 @@ class Matcher:
         """
         names, cues = [], []
         for end, pattern in self.automaton.iter(folded):
-            start = end - pattern[0] + 1
-            if pattern[1]:
-                if pattern[6]:
-                    start = folded.rfind(" ", 0, start + 1)
-                names.append(Hit(start, end, pattern))
-            if pattern[2] or pattern[4] or pattern[3]:
-                cues.append(Hit(end - pattern[0] + 1, end, pattern))
+            start = end - pattern.length + 1
+            if pattern.is_cue:
+                cues.append(Hit(start, end, pattern))
+            if pattern.names:
+                names.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
         if not names:
             return Hits([], [])
         names = _longest(names)
-        return Hits([h for h in names if h[2][1][0] >= 0], _apart(cues, names))
+        return Hits([hit for hit in names if hit.pattern.names[0] >= 0], _apart(cues, names))
 
 
 def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
     """The cues of a folded text around a name that is already known."""
     cues = [
-        Hit(end - pattern.length + 1, end, pattern)
-        for end, pattern in matcher.automaton.iter(folded)
-        if pattern.triggers or pattern.mark or pattern.heading
+        Hit(end - pattern.length + 1, end, pattern) for end, pattern in matcher.automaton.iter(folded) if pattern.is_cue
     ]
     return _apart(cues, [name])
 
@@ -103,30 +101,29 @@ def _longest(hits: list[Hit]) -> list[Hit]:
     if len(hits) == 1:
         return hits
     # At one place a whole word goes before the head of a compound, and a longer head before a shorter one.
-    hits.sort(key=lambda hit: (hit[0], -hit[1], hit[2][6], -hit[2][0]))
+    hits.sort(key=lambda hit: (hit.start, -hit.end, hit.pattern.is_head, -hit.pattern.length))
     kept: list[Hit] = []
     reach = -1
     for hit in hits:
-        if hit[1] > reach:
+        if hit.end > reach:
             kept.append(hit)
-            reach = hit[1]
+            reach = hit.end
     return kept
 
 
 def _apart(cues: list[Hit], names: list[Hit]) -> list[Hit]:
     """Without those that overlap an earlier or longer one, or lie inside a name."""
-    cues.sort(key=lambda hit: (hit[0], -hit[1]))
+    cues.sort(key=lambda hit: (hit.start, -hit.end))
     kept: list[Hit] = []
     reach, i, n_names = 0, 0, len(names)
     for cue in cues:
-        if cue[0] < reach:
+        if cue.start < reach:
             continue
-        while i < n_names and names[i][1] < cue[1]:
+        while i < n_names and names[i].end < cue.end:
             i += 1
-        if i < n_names and names[i][0] <= cue[0]:
-            continue
-        kept.append(cue)
-        reach = cue[1]
+        if i == n_names or names[i].start > cue.start:
+            kept.append(cue)
+            reach = cue.end
     return kept
 
 
@@ -142,7 +139,9 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         if name.language == language:
             _add_name(patterns, name, -1)
     for phrase, found in triggers(language).items():
-        _add(patterns, phrase, triggers=found)
+        last = phrase[-2]
+        is_end = last in SENTENCE_ENDS and phrase.startswith(" : ")
+        _add(patterns, phrase, triggers=found, mark=last if is_end else "")
     for phrase, heading in headings(language).items():
         for mark in (": ", f"{LINE_BREAK} ", f"{PARAGRAPH_BREAK} "):
             _add(patterns, phrase + mark, heading=heading)
@@ -152,7 +151,8 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         _add(patterns, f" {mark} ", triggers=_STOPS)
     automaton = ahocorasick.Automaton()
     for phrase, pattern in patterns.items():
-        automaton.add_word(phrase, pattern)
+        is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
+        automaton.add_word(phrase, pattern._replace(is_cue=is_cue))
     automaton.make_automaton()
     return Matcher(automaton)
 
@@ -162,7 +162,7 @@ def _add_name(patterns: dict[str, Pattern], name: Name, number: int) -> None:
     phrase = fold_phrase(text).strip()
     if not phrase:
         return
-    is_upper = len(text) <= _MAX_ABBREVIATION and text.isupper()
+    is_upper = len(text) <= _MAX_ABBREVIATION and text.isupper() and len(text) > 1
     is_single = " " not in phrase
     is_head = name.text[0] == "~" or (name.language == "de" and is_single and len(phrase) >= _MIN_HEAD and not is_upper)
     for form in [phrase] if name.text[0] == "=" else forms(phrase, name.language):

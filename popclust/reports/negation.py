@@ -35,16 +35,15 @@ def assertions(names: Sequence[Hit], cues: Sequence[Hit], folded: str) -> list[s
     n_cues, n_names = len(cues), len(names)
     first_cue = first_name = 0
     for i in range(n_cues + 1):
-        is_end = i == n_cues or bool(cues[i][2][4]) or cues[i][2][3] is not None
-        if not is_end:
+        if i < n_cues and not cues[i].pattern.mark and cues[i].pattern.heading is None:
             continue
-        sentence_end = cues[i][0] if i < n_cues else len(folded)
+        sentence_end = cues[i].start if i < n_cues else len(folded)
         last_name = first_name
-        while last_name < n_names and names[last_name][0] < sentence_end:
+        while last_name < n_names and names[last_name].start < sentence_end:
             last_name += 1
         if last_name > first_name:
-            is_question = i < n_cues and cues[i][2][4] == "?"
-            inside, found = cues[first_cue:i], names[first_name:last_name]
+            is_question = i < n_cues and cues[i].pattern.mark == "?"
+            inside, found = cues[first_cue : i + 1], names[first_name:last_name]
             statuses += _sentence(found, inside, folded, sentence_end, is_question)
         first_cue, first_name = i + 1, last_name
     return statuses
@@ -57,7 +56,7 @@ def _sentence(
     if not cues:
         return ["hypothetical" if is_question else "affirmed"] * len(names)
     nearest: list[dict[str, int]] = [{} for _ in names]
-    sentence_start = min(names[0][0], cues[0][0])
+    sentence_start = min(names[0].start, cues[0].start)
     for i, (start, end, pattern) in enumerate(cues):
         for trigger in pattern.triggers:
             kind = trigger.kind
@@ -95,7 +94,7 @@ def _status(near: dict[str, int], is_question: bool) -> str:
             return kind
     if is_question:
         return "hypothetical"
-    return "uncertain" if uncertain < _FAR else "affirmed"
+    return "uncertain" if uncertain < _FAR or "leaning" in near else "affirmed"
 
 
 def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:

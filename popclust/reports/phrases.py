@@ -19,8 +19,8 @@ def phrase_status(sentence: str, phrase: str, language: str) -> str:
     sentence : str
         One or more sentences.
     phrase : str
-        What is asked about; where it stands several times the place in capitals counts, else the first. Of a phrase that is
-        only partly in the sentence, the part that is counts.
+        What is asked about; where it stands several times the place in capitals counts, else the first. Of a phrase
+        that is only partly in the sentence, the part that is counts.
     language : str
         ``"en"`` or ``"de"``.
 
@@ -45,9 +45,17 @@ def _place(sentence: str, folded: str, phrase: str) -> Hit | None:
         places = _all_places(folded, wanted)
         if places:
             start = next((p for p in places if _is_capital(sentence, folded, p, wanted)), places[0])
-            return Hit(start, start + len(wanted) - 1, Pattern(len(wanted), (0,)))
+            return _hit(start, start + len(wanted) - 1)
+        start = folded.find(wanted[:-1])
+        if start >= 0:
+            # The phrase as the beginning of an inflected word.
+            return _hit(start, folded.index(" ", start + len(wanted) - 1))
         words.pop()
     return None
+
+
+def _hit(start: int, end: int) -> Hit:
+    return Hit(start, end, Pattern(end - start + 1, (0,)))
 
 
 def _all_places(folded: str, wanted: str) -> list[int]:
@@ -59,5 +67,5 @@ def _all_places(folded: str, wanted: str) -> list[int]:
 
 
 def _is_capital(sentence: str, folded: str, start: int, wanted: str) -> bool:
-    first, last = fold(sentence).span(start, start + len(wanted) - 1)
+    ((first, last),) = fold(sentence).spans([(start, start + len(wanted) - 1)])
     return sentence[first:last].isupper()

@@ -15,10 +15,10 @@ REPORTING = frozenset({"findings", "impression"})
 
 def valid_headings(cues: Sequence[Hit], folded: str) -> list[Hit]:
     """Without the phrases that look like a heading but stand within a sentence."""
-    if not any(c[2][3] for c in cues):
+    if not any(c.pattern.heading for c in cues):
         return list(cues)
     ends = frozenset(SENTENCE_ENDS)
-    return [c for c in cues if c[2][3] is None or c[0] == 0 or folded[c[0] - 1] in ends]
+    return [c for c in cues if c.pattern.heading is None or c.start == 0 or folded[c.start - 1] in ends]
 
 
 def sections(names: Sequence[Hit], cues: Sequence[Hit]) -> list[str]:
@@ -41,7 +41,7 @@ def sections(names: Sequence[Hit], cues: Sequence[Hit]) -> list[str]:
     found, i = [], 0
     section = BODY
     for name in names:
-        while i < len(changes) and changes[i][0] <= name[0]:
+        while i < len(changes) and changes[i][0] <= name.start:
             section = changes[i][1]
             i += 1
         found.append(section)

@@ -108,9 +108,9 @@ def _asserted(number: int, folded: FoldedText, hits: Hits, language: str, lexico
     cues = valid_headings(hits.cues, folded.folded)
     statuses = assertions(hits.names, cues, folded.folded)
     places = sections(hits.names, cues)
+    spans = folded.spans((hit.start, hit.end) for hit in hits.names)
     found = []
-    for hit, status, section in zip(hits.names, statuses, places, strict=True):
-        start, end = folded.span(hit.start, hit.end)
+    for hit, status, section, (start, end) in zip(hits.names, statuses, places, spans, strict=True):
         if hit.pattern.is_upper and not folded.cleaned[start:end].rstrip("s").isupper():
             continue
         for concept_number in hit.pattern.names:

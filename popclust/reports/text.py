@@ -9,8 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -26,7 +25,9 @@ _TAG = re.compile(
     r"|title|pre|a|hr|sup|sub)\b[^<>]{0,500}>",
     re.IGNORECASE,
 )
-_PARAGRAPH_TAGS = frozenset({"p", "div", "li", "ul", "ol", "table", "tr", "hr", "title", *(f"h{i}" for i in range(1, 7))})
+_PARAGRAPH_TAGS = frozenset(
+    {"p", "div", "li", "ul", "ol", "table", "tr", "hr", "title", *(f"h{i}" for i in range(1, 7))}
+)
 _CHARACTER = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,10});")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _BULLET = re.compile(r"(?:[-*•·–]|\d{1,2}[.)])\s")
@@ -48,15 +49,26 @@ class FoldedText:
     def _spans(self) -> list[tuple[int, int]]:
         return [m.span() for m in _TOKEN.finditer(self.cleaned)]
 
-    @cached_property
-    def _spaces(self) -> list[int]:
-        return [m.start() for m in re.finditer(" ", self.folded)]
+    def spans(self, places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Characters of the report that folded characters between two spaces stand for.
 
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """Characters of the report that the folded characters [start, end) between two spaces stand for."""
-        first = bisect_left(self._spaces, start)
-        last = bisect_left(self._spaces, end) - 1
-        return self._spans[first][0], self._spans[last][1]
+        Parameters
+        ----------
+        places : iterable of (int, int)
+            The spaces around each place, in the order of the first.
+
+        Returns
+        -------
+        list of (int, int)
+            First character of each place, and the one after its last.
+        """
+        found = []
+        token = position = 0
+        for start, end in places:
+            token += self.folded.count(" ", position, start)
+            position = start
+            found.append((self._spans[token][0], self._spans[token + self.folded.count(" ", start + 1, end)][1]))
+        return found
 
 
 def fold(text: str) -> FoldedText:

@@ -12,7 +12,7 @@ from popclust.reports.text import alternatives, fold_phrase
 STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")
 """What a report may say of a finding."""
 
-_KINDS = (*STATUSES[1:], "stop", "none")
+_KINDS = (*STATUSES[1:], "leaning", "stop", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Trigger:
     """A phrase that says something about findings near it."""
 
     kind: str
-    """A status, ``"stop"`` (scopes end here) or ``"none"`` (hides the triggers and full stops inside it)."""
+    """A status, ``"leaning"`` (uncertain, but a negation before it wins: "no opacity to suggest pneumonia"),
+    ``"stop"`` (scopes end here) or ``"none"`` (hides the triggers and full stops inside it)."""
     before: bool
     """It governs what follows it."""
     after: bool
