@@ -71,7 +71,7 @@ def test_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_metadata_follow_the_specification(tmp_path: Path) -> None:
-    """By hand, from https://ngff.openmicroscopy.org/0.5/: sections "multiscales", "axes", "coordinateTransformations"."""
+    """By hand, from https://ngff.openmicroscopy.org/0.5/ ("multiscales" and what it refers to)."""
     volume = some_volume()
     write_ome_zarr(tmp_path / "v.ome.zarr", volume)
     group = json.loads((tmp_path / "v.ome.zarr" / "zarr.json").read_text())

@@ -6,11 +6,13 @@ as an independent check of a registration's mask.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from popclust.imaging.volume import AIR_HU, Volume
+from popclust.imaging.volume import Volume
 
 _WORKING_MM = 3.0
 _THRESHOLD_HU = -400
@@ -21,6 +23,8 @@ _MIN_TISSUE = 0.5
 """Share of a part's surroundings that is soft tissue: all of it for lung, less for what lies round or in the table."""
 _SURROUNDINGS = 4
 """Voxels between a part and the end of what counts as its surroundings."""
+_CUT_LUNG_HU = -930.0
+"""Where all air touches the sides of a small field of view, what is emptier than this is taken for room or gas."""
 _GAS_HU = -940.0
 _GAS_SPREAD_HU = 40.0
 _GAS_ML = 300.0
@@ -103,11 +107,14 @@ def _lungs(volume: Volume) -> NDArray[np.bool_]:
         return nothing
     sizes_ml = np.bincount(parts.ravel(), minlength=n_parts + 1) * _voxel_ml(volume)
     boxes = ndimage.find_objects(parts)
-    kept = [
-        part
+    candidates = [
+        _candidate(parts, int(part), boxes[part - 1], float(sizes_ml[part]), volume)
         for part in np.flatnonzero(sizes_ml[1:] >= _MIN_PART_ML) + 1
-        if _is_lung(parts, int(part), boxes[part - 1], float(sizes_ml[part]), volume)
     ]
+    kept = [one.part for one in candidates if not one.is_gas and one.tissue_and_room >= _MIN_TISSUE]
+    if not kept:
+        # A field of view so small that its sides cut all lung there is.
+        kept = [one.part for one in candidates if one.median_hu > _CUT_LUNG_HU and one.tissue >= _MIN_TISSUE]
     total_ml = sizes_ml[kept].sum()
     kept = [part for part in kept if sizes_ml[part] >= _MIN_SHARE * total_ml]
     return _closed(np.isin(parts, kept), volume) if kept else nothing
@@ -136,27 +143,43 @@ def _is_airway(planes: NDArray[np.int32], volume: Volume) -> NDArray[np.bool_]:
     return airway
 
 
-def _is_lung(
+@dataclass(frozen=True)
+class _Candidate:
+    """What tells a connected part of air from lung."""
+
+    part: int
+    """Its label."""
+    median_hu: float
+    """Median of its inner voxels."""
+    is_gas: bool
+    """As empty, and as small or even, as gas in the bowel."""
+    tissue: float
+    """Share of soft tissue in those of its surroundings that lie in the volume."""
+    tissue_and_room: float
+    """The same with air beyond the sides of the slices; beyond the first and last slice the body goes on."""
+
+
+def _candidate(
     parts: NDArray[np.int32], part: int, box: tuple[slice, slice, slice], size_ml: float, volume: Volume
-) -> bool:
-    """Tell lung from gas in the bowel by its values, from air round and in the table by its surroundings."""
-    mask = parts[box] == part
-    inner = volume.hu[box][ndimage.binary_erosion(mask)]
-    values = inner if inner.size else volume.hu[box][mask]
-    if np.median(values) < _GAS_HU and (size_ml < _GAS_ML or values.std() < _GAS_SPREAD_HU):
-        return False
-    margin = _SURROUNDINGS
-    wide = tuple(slice(max(0, s.start - margin), s.stop + margin) for s in box)
-    # Beyond the sides of the slices there is air; beyond the first and last slice there is the rest of the body.
-    missing = [
-        (margin - (s.start - w.start), margin - (min(w.stop, n) - s.stop))
-        for s, w, n in zip(box, wide, volume.shape, strict=True)
-    ]
-    hu = np.pad(volume.hu[wide], [(0, 0), *missing[1:]], constant_values=float(AIR_HU))
-    grown = np.pad(parts[wide] == part, [(0, 0), *missing[1:]])
-    near = ndimage.binary_dilation(grown)
-    around = ndimage.binary_dilation(near, iterations=margin - 1) & ~near
-    return bool(around.any()) and float(np.mean(hu[around] > _TISSUE_HU)) >= _MIN_TISSUE
+) -> _Candidate:
+    width = _SURROUNDINGS
+    wide = tuple(slice(max(0, s.start - width), s.stop + width) for s in box)
+    mask, hu = parts[wide] == part, volume.hu[wide]
+    inner = hu[ndimage.binary_erosion(mask)]
+    values = inner if inner.size else hu[mask]
+    median_hu = float(np.median(values))
+    # The padding is reached only where the box ends at a side of the volume.
+    near = ndimage.binary_dilation(np.pad(mask, [(0, 0), (width, width), (width, width)]))
+    around = ndimage.binary_dilation(near, iterations=width - 1) & ~near
+    seen = around[:, width:-width, width:-width]
+    n_tissue = int(np.count_nonzero(hu[seen] > _TISSUE_HU))
+    return _Candidate(
+        part=part,
+        median_hu=median_hu,
+        is_gas=median_hu < _GAS_HU and (size_ml < _GAS_ML or float(values.std()) < _GAS_SPREAD_HU),
+        tissue=n_tissue / max(int(np.count_nonzero(seen)), 1),
+        tissue_and_room=n_tissue / max(int(np.count_nonzero(around)), 1),
+    )
 
 
 def _closed(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.bool_]:
