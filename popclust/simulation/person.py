@@ -18,6 +18,7 @@ CONTROL_ORIGIN_MM = (-330.0, -260.0, -300.0)
 CONTROL_SHAPE = (14, 12, 13)
 """Control points along z, y, x: far enough around the thorax that nothing drawn lies beyond them."""
 
+_CHECK_MM = 20.0
 _MIN_JACOBIAN = 0.3
 _MAX_SLOPE = 0.8
 
@@ -190,14 +191,13 @@ def _breathing(diaphragm_mm: float) -> NDArray[np.float64]:
 
 
 def _is_regular(coefficients: NDArray) -> bool:
+    h = CONTROL_SPACING_MM
     axes = [
-        spline_matrix(
-            np.arange(o + 1.5 * CONTROL_SPACING_MM, o + (n - 2.5) * CONTROL_SPACING_MM, 12.5), CONTROL_SPACING_MM, o, n
-        )
+        spline_matrix(np.arange(o + 1.5 * h, o + (n - 2.5) * h, _CHECK_MM), h, o, n)
         for o, n in zip(CONTROL_ORIGIN_MM, CONTROL_SHAPE, strict=True)
     ]
     u = np.stack([spline_grid(c, (axes[0], axes[1], axes[2])) for c in coefficients])
-    slope = np.stack([np.stack(np.gradient(c, 12.5)) for c in u])
+    slope = np.stack([np.stack(np.gradient(c, _CHECK_MM)) for c in u])
     jacobian = np.moveaxis(slope, (0, 1), (-2, -1)) + np.eye(3)
     slope_norm = np.sqrt((slope**2).sum(axis=(0, 1)))
     return bool(np.linalg.det(jacobian).min() > _MIN_JACOBIAN and slope_norm.max() < _MAX_SLOPE)

@@ -283,7 +283,9 @@ def _expose(body: PersonTraits, scanner: int, rng: Generator) -> tuple[Exposure,
         padding_hu=make.padding_hu,
         seed=int(rng.integers(2**31)),
     )
-    return exposure, round(exposure.grid.spacing_mm[0] * float(rng.choice([1.0, 1.0, 1.2])), 2)
+    # Many protocols let slices overlap a little.
+    overlap = float(rng.choice([1.0, 1.0, 1.2]))
+    return exposure, min(3.0, round(exposure.grid.spacing_mm[0] * overlap, 2))
 
 
 def _grid(body: PersonTraits, view: str, rng: Generator) -> Grid:
