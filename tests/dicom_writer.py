@@ -1,4 +1,4 @@
-"""Small CT series written as DICOM, with every irregularity that tests ask for."""
+"""Small CT series written as DICOM with every irregularity that tests ask for, and read back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+
+from popclust.imaging.headers import list_files, scan_headers
+from popclust.imaging.ingest import IngestedSeries, read_series
+from popclust.imaging.series import SeriesFiles, group_series
+from popclust.imaging.volume import Volume
+from popclust.settings import IngestSettings
 
 ROOT = "1.2.826.0.1.3680043.10.1338"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -142,3 +148,35 @@ def _group(**macros: dict[str, object]) -> Dataset:
             setattr(item, keyword, value)
         setattr(group, name, [item])
     return group
+
+
+KEY = bytes(range(32))
+ANYTHING = IngestSettings(max_slice_thickness_mm=99, min_slices=2, min_lung_ml=0, kernel_pattern=".")
+
+
+def numbered(shape: tuple[int, int, int]) -> NDArray[np.int16]:
+    """HU that are all different, so that each voxel can be found again."""
+    return (np.arange(np.prod(shape)).reshape(shape) - 1000).astype(np.int16)
+
+
+def grouped(folder: Path) -> list[SeriesFiles]:
+    return group_series(scan_headers(list_files([folder]), [folder]))
+
+
+def ingested(folder: Path, rules: IngestSettings = ANYTHING) -> IngestedSeries:
+    (series,) = grouped(folder)
+    return read_series(series, rules, KEY)
+
+
+def volume_of(folder: Path) -> Volume:
+    result = ingested(folder)
+    assert result.record.reasons == ()
+    assert result.volume is not None
+    return result.volume
+
+
+def reasons_of(folder: Path) -> tuple[str, ...]:
+    result = ingested(folder)
+    assert result.volume is None
+    assert not result.record.included
+    return result.record.reasons

@@ -19,6 +19,8 @@ from popclust.imaging.volume import AIR_HU
 
 _MAX_HU = np.iinfo(np.int16).max
 _OLDEST_YEARS = 90.0
+_FIRST_CT_YEAR = 1971
+"""Earlier dates are placeholders of somebody's anonymizer."""
 _DESCRIPTION_TAGS = [
     "SpecificCharacterSet",
     "PatientID",
@@ -122,7 +124,7 @@ def _describe(dataset: Dataset) -> SeriesDescription:
         slice_thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
         age_years=_age_of(dataset),
         sex=sex if sex in ("M", "F", "O") else None,
-        acquired_on=next((day for day in days if day is not None), None),
+        acquired_on=next((day for day in days if day is not None and day.year >= _FIRST_CT_YEAR), None),
         contrast=_contrast_of(dataset),
         is_hu=quantity.upper() in _HU_TYPES,
     )
@@ -188,7 +190,7 @@ def read_stack(headers: Sequence[FileHeader]) -> NDArray[np.int16]:
                 dataset: Dataset = pydicom.dcmread(header.path, force=True)
                 opened = (header.path, dataset, _stored_values(dataset, header.path))
             _, dataset, stored = opened
-            plane = stored if header.frame is None else stored[header.frame]
+            plane = stored if stored.ndim == 2 else stored[header.frame or 0]
             hu[index] = _to_hu(plane, dataset, header.frame)
         except Exception as error:  # noqa: BLE001 - decoders raise nearly anything on corrupt data
             reason = f"image {index + 1} of {len(headers)} cannot be decoded ({type(error).__name__})"

@@ -203,7 +203,7 @@ def _headers_of(dataset: Dataset, path: str, identity: str) -> list[FileHeader]:
         acquisition=_integer_of(dataset, "AcquisitionNumber"),
         temporal_position=_integer_of(dataset, "TemporalPositionIdentifier"),
     )
-    if (_integer_of(dataset, "NumberOfFrames") or 1) > 1:
+    if (_integer_of(dataset, "NumberOfFrames") or 1) > 1 or "SharedFunctionalGroupsSequence" in dataset:
         return _frames_of(dataset, header)
     return [_with_geometry(header, dataset, dataset, dataset)]
 
@@ -265,12 +265,12 @@ def text_of(dataset: Dataset, keyword: str) -> str | None:
 
 
 def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """All values of an element as finite numbers, empty if any is not."""
+    """All values of an element as numbers, empty if any is not finite or beyond all measure."""
     try:
         numbers = tuple(float(value) for value in values_of(dataset, keyword))
     except (TypeError, ValueError):
         return ()
-    return numbers if all(abs(number) < 1e9 for number in numbers) else ()
+    return numbers if all(abs(number) < 1e12 for number in numbers) else ()
 
 
 def _integer_of(dataset: Dataset, keyword: str) -> int | None:

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from popclust.imaging.headers import FileHeader
@@ -77,7 +78,7 @@ def _key(header: FileHeader) -> tuple[str, str]:
     if header.series_uid:
         return "uid", header.series_uid
     # Slices without any UID belong together if they lie together.
-    return "folder", header.path.rpartition("/")[0]
+    return "folder", str(Path(header.path).parent)
 
 
 def _series(name: str, headers: list[FileHeader]) -> SeriesFiles:
