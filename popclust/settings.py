@@ -153,11 +153,11 @@ class SiftSettings:
     """Diameter that parts micro from macro features (the paper's: 2 cm)."""
     diameter_sigmas: float = 4.0
     """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
-    min_contrast_hu: float = 10.0
+    min_contrast_hu: float = 11.5
     """Smallest difference of Gaussians at a keypoint."""
-    max_edge_ratio: float = 140.0
+    max_edge_ratio: float = 240.0
     """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
-    max_locations: int = 400
+    max_locations: int = 600
     """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""
     dense_step_mm: float = 16.0
     """Distance between the positions of dense sampling."""
@@ -288,6 +288,8 @@ class AssociateSettings:
     """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
     technical: tuple[str, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage", "ncc")
     """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
+    gate_fdr: float = 0.01
+    """False discovery rate among the associations that survive such a stratification."""
     n_strata: int = 4
     """Quantile strata of a variable that is a measurement."""
     power: float = 0.8

@@ -1,7 +1,4 @@
-"""Extrema of the difference of Gaussians over scale: where the keypoints are, to a fraction of a voxel.
-
-Positions are fractional indices and scales are in voxels here; :mod:`popclust.features.sift3d` speaks mm.
-"""
+"""Gaussian scale space of a volume, octave by octave. Scales are in voxels; :mod:`popclust.features.sift3d` speaks mm."""
 
 from __future__ import annotations
 
@@ -20,9 +17,6 @@ ASSUMED_BLUR = 0.5
 """Blur that the given samples are taken to have already, in voxels."""
 N_BELOW = 1
 """Levels below SIGMA_0 in the first octave, so that the smallest keypoints do not sit on the edge of the search."""
-SCALE_SLACK = 0.03
-"""How much a neighbour at the next scale may exceed an extremum: a blob that lies between voxels at one level and on
-a voxel at the next would have no extremum at all under the strict rule."""
 MIN_EDGE = 16
 """An octave with fewer voxels than this along an axis has no room for a keypoint's surroundings."""
 
@@ -39,18 +33,6 @@ class Octave:
     """(level, z, y, x) smoothed volume."""
     differences: NDArray[np.float32]
     """(level - 1, z, y, x) each level taken from the next wider one."""
-
-
-@dataclass(frozen=True)
-class Extrema:
-    """Extrema of one octave, in voxels of that octave."""
-
-    position: NDArray[np.float64]
-    """(n, 3) fractional index zyx."""
-    level: NDArray[np.float64]
-    """(n,) fractional level."""
-    value_hu: NDArray[np.float64]
-    """(n,) interpolated difference of Gaussians: negative for what is brighter than its surroundings."""
 
 
 def octaves(values_hu: NDArray[np.float32], max_sigma: float = np.inf) -> Iterator[Octave]:
@@ -79,18 +61,6 @@ def octaves(values_hu: NDArray[np.float32], max_sigma: float = np.inf) -> Iterat
         # The level at twice SIGMA_0, every second voxel, is the next octave's first one.
         base = np.ascontiguousarray(levels[n_below + N_PER_OCTAVE, ::2, ::2, ::2])
         step, sigma_in, n_below = step * 2, SIGMA_0, 0
-
-
-def find_extrema(octave: Octave, min_contrast_hu: float) -> Extrema:
-    """Local extrema of the difference of Gaussians among their 80 neighbours in space and scale, interpolated.
-
-    A quadratic through the 3^4 neighbourhood gives position, level and value (Lowe 2004, here in four
-    dimensions); an extremum that the quadratic moves by more than a voxel or level is dropped.
-    """
-    found = _scan(octave.differences, np.float32(0.8 * min_contrast_hu))
-    refined = _refine(octave.differences, found)
-    refined = refined[np.abs(refined[:, 4]) >= min_contrast_hu]
-    return Extrema(refined[:, 1:4], refined[:, 0], refined[:, 4])
 
 
 def blur(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -151,89 +121,3 @@ def _blur(source, kernel, out, difference):  # type: ignore[no-untyped-def]
             if difference.size:
                 for x in range(n_x):
                     difference[z, y, x] = accumulated[x] - source[z, y, x]
-
-
-@njit(cache=True)
-def _scan(differences, threshold):  # type: ignore[no-untyped-def]
-    """Integer (level, z, y, x) of voxels above all 80 neighbours, or below them all."""
-    n_levels, n_z, n_y, n_x = differences.shape
-    found = []
-    for level in range(1, n_levels - 1):
-        for z in range(1, n_z - 1):
-            for y in range(1, n_y - 1):
-                row = differences[level, z, y]
-                for x in range(1, n_x - 1):
-                    value = row[x]
-                    if abs(value) < threshold:
-                        continue
-                    sign = np.float32(1.0) if value > 0 else np.float32(-1.0)
-                    value = sign * value
-                    if sign * row[x - 1] >= value or sign * row[x + 1] >= value:
-                        continue
-                    if _is_extremum(differences, level, z, y, x, sign, value):
-                        found.append((level, z, y, x))
-    out = np.empty((len(found), 4), np.int64)
-    for i in range(len(found)):
-        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = found[i]
-    return out
-
-
-@njit(cache=True)
-def _is_extremum(differences, level, z, y, x, sign, value):  # type: ignore[no-untyped-def]
-    for step in (0, -1, 1):
-        limit = value if step == 0 else value * np.float32(1.0 + SCALE_SLACK)
-        for dz in range(-1, 2):
-            for dy in range(-1, 2):
-                row = differences[level + step, z + dz, y + dy]
-                for dx in range(-1, 2):
-                    if sign * row[x + dx] >= limit and (step != 0 or dz != 0 or dy != 0 or dx != 0):
-                        return False
-    return True
-
-
-@njit(cache=True)
-def _refine(differences, found):  # type: ignore[no-untyped-def]
-    """(n, 5) level, z, y, x and value of the extremum of a local quadratic.
-
-    Where the full quadratic points out of its neighbourhood (a flat or skewed top), the parabola along each
-    axis decides: for an extremum it cannot leave the neighbourhood, so that no keypoint is lost here.
-    """
-    refined = np.empty((found.shape[0], 5))
-    for i in range(found.shape[0]):
-        place = found[i]
-        gradient, hessian = _derivatives(differences, place)
-        offset = -gradient / np.diag(hessian)
-        if abs(np.linalg.det(hessian)) > 1e-6:
-            joint = -np.linalg.solve(hessian, gradient)
-            if np.max(np.abs(joint)) <= 0.75:
-                offset = joint
-        refined[i, :4] = place + offset
-        refined[i, 4] = differences[place[0], place[1], place[2], place[3]] + 0.5 * np.dot(gradient, offset)
-    return refined
-
-
-@njit(cache=True)
-def _derivatives(d, place):  # type: ignore[no-untyped-def]
-    """Central differences of first and second order along level, z, y, x."""
-    gradient = np.empty(4)
-    hessian = np.empty((4, 4))
-    s, z, y, x = place
-    centre = d[s, z, y, x]
-    step = np.eye(4).astype(np.int64)
-    for a in range(4):
-        e = step[a]
-        up = d[s + e[0], z + e[1], y + e[2], x + e[3]]
-        down = d[s - e[0], z - e[1], y - e[2], x - e[3]]
-        gradient[a] = 0.5 * (up - down)
-        hessian[a, a] = up + down - 2.0 * centre
-        for b in range(a + 1, 4):
-            f = step[b]
-            p, m = e + f, e - f
-            hessian[a, b] = 0.25 * (
-                d[s + p[0], z + p[1], y + p[2], x + p[3]]
-                + d[s - p[0], z - p[1], y - p[2], x - p[3]]
-                - d[s + m[0], z + m[1], y + m[2], x + m[3]]
-                - d[s - m[0], z - m[1], y - m[2], x - m[3]]
-            )
-            hessian[b, a] = hessian[a, b]
-    return gradient, hessian

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TENSOR_SIGMAS = 1.5
-"""Width of the Gaussian window of the structure tensor, in keypoint sigmas."""
+TENSOR_SIGMAS = 4.0
+"""Radius of the ball of the structure tensor, in keypoint sigmas."""
 FRAME_SIGMAS = 1.5
 """Width of the Gaussian window of the orientation frames, in keypoint sigmas."""
 SUPPORT_SIGMAS = 4.0
@@ -55,26 +55,27 @@ KERNEL = np.exp(KAPPA * (CENTRES @ CENTRES.T - 1.0))
 
 @njit(cache=True)
 def structure_tensor(level, position, sigma):  # type: ignore[no-untyped-def]
-    """(3, 3) mean outer product of the gradient around a position, in a Gaussian window."""
+    """(3, 3) summed outer product of the gradient in a ball around a position."""
     tensor = np.zeros((3, 3))
-    width = TENSOR_SIGMAS * sigma
-    low, high = _box(level.shape, position, 2.0 * width)
+    radius = TENSOR_SIGMAS * sigma
+    low, high = _box(level.shape, position, radius)
     for z in range(low[0], high[0]):
         for y in range(low[1], high[1]):
-            for x in range(low[2], high[2]):
-                d2 = (z - position[0]) ** 2 + (y - position[1]) ** 2 + (x - position[2]) ** 2
-                if d2 > 4.0 * width * width:
-                    continue
-                w = math.exp(-0.5 * d2 / (width * width))
+            room = radius * radius - (z - position[0]) ** 2 - (y - position[1]) ** 2
+            if room <= 0.0:
+                continue
+            first = max(low[2], math.ceil(position[2] - math.sqrt(room)))
+            last = min(high[2], math.floor(position[2] + math.sqrt(room)) + 1)
+            for x in range(first, last):
                 gz = level[z + 1, y, x] - level[z - 1, y, x]
                 gy = level[z, y + 1, x] - level[z, y - 1, x]
                 gx = level[z, y, x + 1] - level[z, y, x - 1]
-                tensor[0, 0] += w * gz * gz
-                tensor[1, 1] += w * gy * gy
-                tensor[2, 2] += w * gx * gx
-                tensor[0, 1] += w * gz * gy
-                tensor[0, 2] += w * gz * gx
-                tensor[1, 2] += w * gy * gx
+                tensor[0, 0] += gz * gz
+                tensor[1, 1] += gy * gy
+                tensor[2, 2] += gx * gx
+                tensor[0, 1] += gz * gy
+                tensor[0, 2] += gz * gx
+                tensor[1, 2] += gy * gx
     tensor[1, 0], tensor[2, 0], tensor[2, 1] = tensor[0, 1], tensor[0, 2], tensor[1, 2]
     return tensor
 
@@ -297,6 +298,39 @@ def _shares(f, z, y, x, slope, out):  # type: ignore[no-untyped-def]
     out[5] = a * (1 - b) * c
     out[6] = a * b * (1 - c)
     out[7] = a * b * c
+
+
+@njit(cache=True)
+def isotropies(levels, position, level, sigma):  # type: ignore[no-untyped-def]
+    out = np.empty(sigma.size)
+    for i in range(sigma.size):
+        tensor = structure_tensor(levels[level[i]], position[i], sigma[i])
+        out[i] = isotropy(tensor)
+    return out
+
+
+@njit(cache=True)
+def all_frames(values, position, sigma):  # type: ignore[no-untyped-def]
+    """(n,) row of the position and (n, 3, 3) axes of every frame of every position."""
+    most = MAX_PRIMARY * MAX_SECONDARY
+    row = np.empty(sigma.size * most, np.int64)
+    axes = np.empty((sigma.size * most, 3, 3))
+    n = 0
+    for i in range(sigma.size):
+        found = frames(values, position[i], sigma[i])
+        for j in range(found.shape[0]):
+            row[n], axes[n] = i, found[j]
+            n += 1
+    return row[:n], axes[:n]
+
+
+@njit(cache=True)
+def descriptors(values, position, sigma, axes):  # type: ignore[no-untyped-def]
+    """(n, 64) histograms of n positions with one frame each."""
+    out = np.empty((sigma.size, 64))
+    for i in range(sigma.size):
+        out[i] = describe(values, position[i], sigma[i], axes[i])
+    return out
 
 
 def ranks(histogram: NDArray[np.float64]) -> NDArray[np.uint8]:

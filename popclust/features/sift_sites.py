@@ -1,0 +1,146 @@
+"""Where descriptors are taken: at keypoints, or on a dense grid. Positions and scales are in voxels of the volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popclust.features.extrema import find_extrema, strongest_of_each_blob
+from popclust.features.scale_space import ASSUMED_BLUR, N_PER_OCTAVE, SIGMA_0, Octave, blur, octaves
+from popclust.features.sift_descriptor import SUPPORT_SIGMAS, isotropies
+from popclust.imaging.volume import Volume
+from popclust.settings import SiftSettings
+
+MIN_SIGMA = 1.75
+"""Smallest keypoint, in voxels: below it noise decides."""
+BORDER_VOXELS = 0.7
+"""Room that the ball of a descriptor must have inside the volume: what continues the volume outside is invented."""
+MERGE_SIGMAS = 1.3
+"""Two extrema of one sign nearer than this are one blob, if a level apart at most: the stronger stays."""
+UNSETTLED_EDGE_RATIO = 140.0
+"""Extrema that did not settle must pass the test against edges as Toews & Wells state it ..."""
+UNSETTLED_CONTRAST = 1.3
+"""... and have this many times the least contrast."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One smoothed copy of the volume."""
+
+    step: int
+    """Voxels of the volume per voxel of the layer."""
+    values_hu: NDArray[np.float32]
+    """(z, y, x)"""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Places in a volume, each with its scale and the layer that carries this scale."""
+
+    position: NDArray[np.float64]
+    """(n, 3) fractional index zyx."""
+    sigma: NDArray[np.float64]
+    """(n,) scale."""
+    value_hu: NDArray[np.float64]
+    """(n,) difference of Gaussians or a multiple of it: negative for what is brighter than its surroundings."""
+    layer: NDArray[np.int64]
+    """(n,) index into `layers`."""
+    layers: tuple[Layer, ...]
+
+    def take(self, rows: NDArray) -> Sites:
+        """The sites at an index array or where a boolean array is true."""
+        chosen = {name: getattr(self, name)[rows] for name in ("position", "sigma", "value_hu", "layer")}
+        return replace(self, **chosen)
+
+    def in_layer(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Rows of a layer, and their positions and scales in its own voxels."""
+        rows, step = np.flatnonzero(self.layer == index), self.layers[index].step
+        return rows, self.position[rows] / step, self.sigma[rows] / step
+
+
+def keypoint_sites(values_hu: NDArray[np.float32], settings: SiftSettings) -> Sites:
+    """Keypoints in isotropic samples (z, y, x): the strongest `settings.max_locations`, the strongest first."""
+    sites = _joined([_extrema_of(octave, settings) for octave in octaves(values_hu)])
+    sites = sites.take(np.lexsort((*sites.position.T[::-1], -np.abs(sites.value_hu))))
+    level_ratio = 2.0 ** (1.0 / N_PER_OCTAVE)
+    kept = strongest_of_each_blob(sites.position, sites.sigma, sites.value_hu, MERGE_SIGMAS, level_ratio)
+    return sites.take(kept[: settings.max_locations])
+
+
+def dense_sites(grid: Volume, lung: Volume, settings: SiftSettings) -> Sites:
+    """Every position of a lattice over the box around the lung, at each of `settings.dense_diameters_mm`."""
+    position = grid.mm_to_index(_lattice(lung, settings.dense_step_mm))
+    sigmas = [d / settings.diameter_sigmas / settings.spacing_mm for d in settings.dense_diameters_mm]
+    parts = [_inside(_dense_at(grid.hu, position, sigma)) for sigma in sigmas]
+    return _joined(parts)
+
+
+def _extrema_of(octave: Octave, settings: SiftSettings) -> Sites:
+    """Extrema of one octave that pass the tests of border, size, contrast and edges."""
+    found = find_extrema(octave, settings.min_contrast_hu)
+    level = np.clip(np.round(found.level), 0, len(octave.levels) - 1).astype(np.int64)
+    layers = tuple(Layer(octave.step, values) for values in octave.levels)
+    sigma = octave.sigmas[0] * 2.0 ** (found.level / N_PER_OCTAVE) * octave.step
+    sites = Sites(found.position * octave.step, sigma, found.value_hu, level, layers)
+    limit = np.where(found.settled, settings.max_edge_ratio, min(settings.max_edge_ratio, UNSETTLED_EDGE_RATIO))
+    good = (sigma >= MIN_SIGMA) & _has_room(sites)
+    good &= found.settled | (np.abs(found.value_hu) >= UNSETTLED_CONTRAST * settings.min_contrast_hu)
+    sites, limit = sites.take(good), limit[good]
+    isotropy = isotropies(octave.levels, sites.position / octave.step, sites.layer, sites.sigma / octave.step)
+    return sites.take(isotropy >= 27.0 / limit)
+
+
+def _joined(parts: list[Sites]) -> Sites:
+    """The sites of several pyramids as one."""
+    layers: list[Layer] = []
+    shifted = []
+    for part in parts:
+        shifted.append(part.layer + len(layers))
+        layers += part.layers
+    return Sites(
+        position=np.concatenate([np.empty((0, 3)), *(p.position for p in parts)]),
+        sigma=np.concatenate([np.empty(0), *(p.sigma for p in parts)]),
+        value_hu=np.concatenate([np.empty(0), *(p.value_hu for p in parts)]),
+        layer=np.concatenate([np.empty(0, np.int64), *shifted]),
+        layers=tuple(layers),
+    )
+
+
+def _has_room(sites: Sites) -> NDArray[np.bool_]:
+    """The whole ball that a descriptor describes lies inside the volume."""
+    last = [s * layer.step for layer in sites.layers[:1] for s in np.asarray(layer.values_hu.shape) - 1]
+    room = np.minimum(sites.position, np.asarray(last) - sites.position).min(axis=1, initial=np.inf)
+    return room >= SUPPORT_SIGMAS * sites.sigma + BORDER_VOXELS
+
+
+def _inside(sites: Sites) -> Sites:
+    return sites.take(_has_room(sites))
+
+
+def _dense_at(values_hu: NDArray[np.float32], position: NDArray[np.float64], sigma: float) -> Sites:
+    # As in the pyramid: at twice SIGMA_0 every second voxel carries all there is.
+    step = max(1, 2 ** int(np.floor(np.log2(sigma / SIGMA_0))))
+    smooth = blur(values_hu, float(np.sqrt(max(sigma**2 - ASSUMED_BLUR**2, 0.01))))
+    layer = Layer(step, np.ascontiguousarray(smooth[::step, ::step, ::step]))
+    n = len(position)
+    value = _laplacian(layer.values_hu, position / step)
+    return Sites(position, np.full(n, sigma), value, np.zeros(n, np.int64), (layer,))
+
+
+def _lattice(lung: Volume, step_mm: float) -> NDArray[np.float64]:
+    """(n, 3) zyx mm: the multiples of `step_mm` in the box around the lung."""
+    occupied = [np.flatnonzero(lung.hu.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if not len(occupied[0]):
+        return np.empty((0, 3))
+    low, high = (lung.index_to_mm([[o[end] for o in occupied]])[0] for end in (0, -1))
+    axes = [np.arange(np.ceil(a / step_mm), np.floor(b / step_mm) + 1) for a, b in zip(low, high, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) * step_mm
+
+
+def _laplacian(values: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Second differences at the nearest voxel: they have the sign of a difference of Gaussians."""
+    z, y, x = np.clip(np.round(position), 1, np.asarray(values.shape) - 2).astype(np.int64).T
+    around = values[z - 1, y, x] + values[z + 1, y, x] + values[z, y - 1, x] + values[z, y + 1, x]
+    return (around + values[z, y, x - 1] + values[z, y, x + 1] - 6.0 * values[z, y, x]).astype(np.float64)
