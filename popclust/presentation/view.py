@@ -65,16 +65,17 @@ class StudyView:
 
 def read_view(study: Study) -> StudyView:
     """Read what is there; a table that is not made yet is empty."""
-    criterion = read_or_empty(study, "criterion")
     record = study.record("associate") if study.marker("associate") else {}
+    # Tests of an earlier run that had reports are none of this one.
+    has_tests = record.get("Q") is not None
     reported = reported_of(record)
     groups = read_groups(study, reported) if reported else empty_table("clusters")
     return StudyView(
         study=study,
         cohort=read_or_empty(study, "cohort"),
         quality=read_or_empty(study, "quality"),
-        associations=read_or_empty(study, "associations"),
-        criterion=criterion,
+        associations=read_or_empty(study, "associations") if has_tests else empty_table("associations"),
+        criterion=read_or_empty(study, "criterion") if has_tests else empty_table("criterion"),
         reports=read_or_empty(study, "reports"),
         quarantine=read_or_empty(study, "quarantine"),
         reported=reported,

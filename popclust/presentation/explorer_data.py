@@ -1,0 +1,258 @@
+"""What the explorer shows, without how: volumes on the map, what they are coloured by, what is known of one of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+from PIL import Image
+
+from popclust.errors import InputError
+from popclust.evaluation.associations import Grouping
+from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values
+from popclust.presentation.figures import map_of_population
+from popclust.presentation.maps import MIN_MAP_VOLUMES
+from popclust.presentation.pictures import read_pictured
+from popclust.presentation.profiles import odds_ratio_text
+from popclust.presentation.slices import Tile
+from popclust.presentation.style import FAINT, RED, group_colour, group_marker
+from popclust.presentation.view import StudyView, groupings, read_groups, read_store, read_view
+from popclust.study import Study
+
+MAX_TERMS = 200
+"""Terms offered for colouring: the most frequent."""
+MAX_CATEGORIES = 16
+"""Rarer values are coloured together."""
+_TILE_PX = 240
+
+
+@dataclass(frozen=True)
+class Explored:
+    """All that one session of the explorer needs; volumes are those on the map, in its order."""
+
+    view: StudyView
+    """The study's tables."""
+    volumes: pd.DataFrame
+    """volume_id, x, y, the columns of ACQUISITION, template, strongest topic."""
+    topic_share: NDArray[np.float64]
+    """(volume, topic) shares."""
+    has_term: pd.DataFrame
+    """(volume, term) bool by volume_id; only volumes with a report."""
+    term_names: dict[str, str]
+    """Name of each term, the most frequent first."""
+    groupings: pd.DataFrame
+    """(descriptor, n_clusters, seed) that can be chosen."""
+
+
+def read_explored(study: Study) -> Explored:
+    """Read a study for exploration.
+
+    Raises
+    ------
+    InputError
+        No groups are reported yet, or too few volumes are grouped for a map.
+    """
+    view = read_view(study)
+    if view.reported is None or len(view.groups) < MIN_MAP_VOLUMES:
+        raise InputError(f"{study.url}: too little is grouped to explore; `popclust run {study.url}` goes on")
+    place = _place(view)
+    volumes = place[["volume_id", "x", "y"]].merge(acquisition_values(view.cohort), on="volume_id", how="left")
+    volumes = volumes.merge(view.quality[["volume_id", "template_id"]], on="volume_id", how="left")
+    topics = read_store(study, "topics")
+    if topics is None:
+        raise InputError(f"{study.url}: topics.zarr is missing; `popclust run {study.url}` makes it")
+    share = topics["topic_of_volume"].sel(volume=volumes["volume_id"].astype(object).to_numpy()).to_numpy()
+    volumes["topic"] = [f"topic {t}" for t in share.argmax(axis=1)]
+    has_term, names = _terms(view, volumes["volume_id"])
+    return Explored(view, volumes, share, has_term, names, groupings(study))
+
+
+def clusters_of(explored: Explored, grouping: Grouping) -> pd.DataFrame:
+    """Rows of clusters.parquet of a grouping for the volumes on the map, in their order."""
+    frame = read_groups(explored.view.study, grouping).set_index("volume_id")
+    return frame.loc[explored.volumes["volume_id"]].reset_index()
+
+
+def colour_choices(explored: Explored) -> dict[str, list[tuple[str, str]]]:
+    """What volumes can be coloured by, under headings: (value, name)."""
+    choices = {"population": [("cluster", "group"), ("topic", "strongest topic")]}
+    choices["acquisition"] = [*ACQUISITION.items(), ("template_id", "template")]
+    if explored.term_names:
+        choices["term in the report"] = [(f"term:{t}", name) for t, name in explored.term_names.items()]
+    return choices
+
+
+def appearance(explored: Explored, clusters: pd.DataFrame, choice: str) -> pd.DataFrame:
+    """Category, colour and marker of every volume on the map.
+
+    Parameters
+    ----------
+    explored : Explored
+        The study.
+    clusters : DataFrame
+        From :func:`clusters_of`.
+    choice : str
+        A value of :func:`colour_choices`.
+
+    Returns
+    -------
+    DataFrame
+        Columns category, colour, marker.
+    """
+    if choice.startswith("term:"):
+        return _term_appearance(explored, choice.removeprefix("term:"))
+    if choice == "cluster":
+        codes = clusters["cluster"].to_numpy()
+        names = [f"group {k}" for k in codes]
+    else:
+        values = explored.volumes[choice].fillna("not stated").astype(str)
+        counts = values.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        kept = counts.index[: MAX_CATEGORIES - 1 if len(counts) > MAX_CATEGORIES else MAX_CATEGORIES]
+        codes = pd.Categorical(values, kept).codes.astype(int)
+        codes = np.where(codes < 0, len(kept), codes)
+        names = [v if c < len(kept) else "other" for v, c in zip(values, codes, strict=True)]
+    return pd.DataFrame(
+        {
+            "category": names,
+            "colour": [group_colour(int(c)) for c in codes],
+            "marker": [_BOKEH_MARKERS[group_marker(int(c))] for c in codes],
+        }
+    )
+
+
+def association_table(explored: Explored, grouping: Grouping) -> pd.DataFrame:
+    """Significant associations of a grouping as text and numbers, the smallest p first."""
+    tests = explored.view.associations
+    found = tests[grouping.rows(tests)]
+    found = found[found["p_holm"] <= explored.view.alpha].sort_values(["p_holm", "p_value", "term", "cluster"])
+    return pd.DataFrame(
+        {
+            "cluster": found["cluster"].to_numpy(),
+            "term_id": found["term_id"].to_numpy(),
+            "term": found["term"].to_numpy(),
+            "mentioned": np.where(found["direction"] > 0, "▲ more", "▼ less"),
+            "in_group": [f"{v:,} of {r:,}" for v, r in zip(found["V"], found["R"], strict=True)],
+            "in_all": [f"{c:,} of {b:,}" for c, b in zip(found["C"], found["B"], strict=True)],
+            "odds_ratio": [odds_ratio_text(o) for o in found["odds_ratio"]],
+            "p_holm": found["p_holm"].to_numpy(),
+        }
+    )
+
+
+def grouping_html(explored: Explored, grouping: Grouping) -> str:
+    """One line on the chosen grouping."""
+    words = Markup("<b>{}, K = {}, seed {}</b>").format(grouping.descriptor, grouping.n_clusters, grouping.seed)
+    if grouping == explored.view.reported:
+        words += Markup(" (reported)")
+    criterion = explored.view.criterion
+    rows = criterion[grouping.rows(criterion)]
+    if len(rows):
+        same = (criterion["descriptor"] == grouping.descriptor) & (criterion["n_clusters"] == grouping.n_clusters)
+        mean = criterion.loc[same, "Q"].mean()
+        words += Markup(": Q = {} significant associations; mean over seeds {}").format(
+            int(rows["Q"].iloc[0]), f"{mean:.1f}"
+        )
+    return str(words)
+
+
+def volume_html(explored: Explored, clusters: pd.DataFrame, index: int) -> str:
+    """What is known of one volume, escaped."""
+    row, group = explored.volumes.iloc[index], clusters.iloc[index]
+    stability = "" if np.isnan(group["stability"]) else f", stability {group['stability']:.2f}"
+    lines = [
+        ("group", f"{group['cluster']} (distance to its centre {group['distance']:.3f}{stability})"),
+        *((title, row[name]) for name, title in ACQUISITION.items()),
+        ("template", row["template_id"]),
+        ("terms in the report", _terms_text(explored, str(row["volume_id"]))),
+    ]
+    body = Markup("").join(Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, value) for name, value in lines)
+    return str(Markup("<h3>{}</h3><table>{}</table>").format(row["volume_id"], body))
+
+
+def slices_html(explored: Explored, index: int) -> str:
+    """Middle slices of one volume with the lungs outlined, as images within the text."""
+    study = explored.view.study
+    if not study.settings.summarize.show_examples:
+        return "<p>Slices are not shown (summarize.show_examples is off).</p>"
+    volume_id = str(explored.volumes["volume_id"].iloc[index])
+    picture = read_pictured(study, volume_id, _TILE_PX)
+    if picture is None:
+        return "<p>The study holds no voxels of this volume.</p>"
+    tiles = {"coronal": picture.coronal, "axial": picture.axial}
+    return "".join(
+        f'<img alt="{escape(f"{name} slice of {volume_id}, lungs outlined")}" src="{data_uri(tile)}" '
+        f'width="{_TILE_PX}" height="{_TILE_PX}">'
+        for name, tile in tiles.items()
+    )
+
+
+def data_uri(tile: Tile) -> str:
+    """A tile as a PNG data URI."""
+    sink = io.BytesIO()
+    Image.fromarray(tile).save(sink, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()}"
+
+
+def nearest_grouping(known: pd.DataFrame, descriptor: str, n_clusters: int, seed: int) -> Grouping:
+    """The grouping that exists nearest to a wish: same descriptor, nearest K, then nearest seed."""
+    own = known[known["descriptor"] == descriptor]
+    off = own.assign(k=(own["n_clusters"] - n_clusters).abs(), s=(own["seed"] - seed).abs())
+    best = off.sort_values(["k", "n_clusters", "s", "seed"]).iloc[0]
+    return Grouping(descriptor, int(best["n_clusters"]), int(best["seed"]))
+
+
+_BOKEH_MARKERS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle",
+    "D": "diamond",
+    "v": "inverted_triangle",
+    "P": "plus",
+    "X": "hex",
+    "*": "star",
+}
+
+
+def _place(view: StudyView) -> pd.DataFrame:
+    """The map that summarize drew if it is of the reported grouping, else a new one."""
+    if view.study.exists("figures", "map.csv"):
+        frame = pd.read_csv(io.BytesIO(view.study.read_bytes("figures", "map.csv")), dtype={"volume_id": str})
+        known = view.groups.set_index("volume_id")["cluster"].reindex(frame["volume_id"])
+        if len(frame) and known.eq(frame["cluster"].to_numpy()).all():
+            return frame
+    return map_of_population(view)
+
+
+def _terms(view: StudyView, volume_ids: pd.Series) -> tuple[pd.DataFrame, dict[str, str]]:
+    terms = read_store(view.study, "terms")
+    if terms is None or view.associations.empty:
+        return pd.DataFrame(index=pd.Index([], name="volume_id")), {}
+    ids, labels = terms["term"].values.tolist(), terms["label"].values.tolist()
+    present = pd.DataFrame(terms["has_term"].to_numpy(), index=terms["volume"].values.tolist(), columns=ids)
+    present = present.loc[present.index.isin(set(volume_ids))]
+    names = dict(zip(ids, labels, strict=True))
+    counts = present.sum().sort_values(ascending=False, kind="stable")
+    frequent = [str(t) for t, n in counts.items() if n > 0][:MAX_TERMS]
+    return present, {t: names[t] for t in frequent}
+
+
+def _term_appearance(explored: Explored, term_id: str) -> pd.DataFrame:
+    mentioned = explored.has_term[term_id].reindex(explored.volumes["volume_id"]).astype(object)
+    looks = {
+        True: ("mentioned", RED, "square"),
+        False: ("not mentioned", "#8fa3b8", "circle"),
+    }
+    rows = [looks.get(m, ("no report", FAINT, "x")) for m in mentioned]
+    return pd.DataFrame(rows, columns=["category", "colour", "marker"])
+
+
+def _terms_text(explored: Explored, volume_id: str) -> str:
+    if volume_id not in explored.has_term.index:
+        return "no report"
+    row = explored.has_term.loc[volume_id]
+    return ", ".join(name for t, name in explored.term_names.items() if row[t]) or "none"
