@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from popclust.reports.matching import Hit
 
 _FAR = 1 << 60
+_NO_STATUS = frozenset({"stop", "soft_stop", "or", "none"})
 _ORDER = ("hypothetical", "other_person", "historical")
 
 
@@ -60,7 +61,7 @@ def _sentence(
     for i, (start, end, pattern) in enumerate(cues):
         for trigger in pattern.triggers:
             kind = trigger.kind
-            if kind in ("stop", "none"):
+            if kind in _NO_STATUS:
                 continue
             if trigger.before:
                 reach = _next_stop(cues, i, sentence_end)
@@ -86,25 +87,33 @@ def _note(
 
 
 def _status(near: dict[str, int], is_question: bool) -> str:
+    if is_question:
+        return "hypothetical"
     negated, uncertain = near.get("negated", _FAR), near.get("uncertain", _FAR)
     if negated < _FAR and negated <= uncertain:
         return "negated"
     for kind in _ORDER:
         if kind in near:
             return kind
-    if is_question:
-        return "hypothetical"
     return "uncertain" if uncertain < _FAR or "leaning" in near else "affirmed"
 
 
 def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
+    """Where the scope of the cue `i` ends after it."""
+    soft = sentence_end
     for start, _, pattern in cues[i + 1 :]:
-        if any(t.kind == "stop" for t in pattern.triggers):
-            return start + 1
-    return sentence_end
+        kinds = {t.kind for t in pattern.triggers}
+        if "stop" in kinds:
+            return min(soft, start + 1)
+        if "or" in kinds:
+            soft = sentence_end
+        elif "soft_stop" in kinds and soft == sentence_end:
+            soft = start + 1
+    return soft
 
 
 def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int) -> int:
+    """Where the scope of the cue `i` ends before it."""
     for _, end, pattern in reversed(cues[:i]):
         if any(t.kind == "stop" for t in pattern.triggers):
             return end

@@ -12,7 +12,7 @@ from popclust.reports.text import alternatives, fold_phrase
 STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")
 """What a report may say of a finding."""
 
-_KINDS = (*STATUSES[1:], "leaning", "stop", "none")
+_KINDS = (*STATUSES[1:], "leaning", "stop", "soft_stop", "or", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Trigger:
 
     kind: str
     """A status, ``"leaning"`` (uncertain, but a negation before it wins: "no opacity to suggest pneumonia"),
-    ``"stop"`` (scopes end here) or ``"none"`` (hides the triggers and full stops inside it)."""
+    ``"stop"`` (scopes end here), ``"soft_stop"`` (they do if no "or" follows that would carry a list on), ``"or"``, or ``"none"`` (hides the triggers and full stops inside it)."""
     before: bool
     """It governs what follows it."""
     after: bool
