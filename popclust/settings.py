@@ -87,11 +87,11 @@ class NormalizeSettings:
     """Iterations per level."""
     n_samples: int = 3000
     """Random voxels per iteration."""
-    metric: Literal["ncc", "mean_squares"] = "ncc"
-    """Similarity that the non-linear step maximises."""
-    bending_weight: float = 0.05
-    """Weight of the bending energy penalty."""
-    edge_weight: float = 1.0
+    metric: Literal["mi", "ncc", "mean_squares"] = "mi"
+    """Similarity that the non-linear step maximises; 'mi' (mutual information) bears changed density best."""
+    bending_weight: float = 200.0
+    """Weight of the bending energy penalty (in 1/mm^2) against the similarity."""
+    edge_weight: float = 0.0
     """Weight of the lung edge channel against the image in the non-linear step."""
     landmark_weight: float = 0.01
     """Weight of landmarks where templates are registered to the atlas with them."""

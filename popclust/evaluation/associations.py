@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from popclust.errors import InputError
 from popclust.evaluation.counting import GRID, CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds_ratio
 from popclust.evaluation.odds_ratios import odds_ratio_intervals
-from popclust.evaluation.permutation import count_terms, group_sizes, null_criterion
+from popclust.evaluation.permutation import count_terms, countable, group_sizes, null_criterion
 from popclust.settings import AssociateSettings
 
 ASSOCIATIONS = [
@@ -51,7 +52,8 @@ class AssociationResult:
 
     associations: pd.DataFrame
     """Tests by (descriptor, n_clusters, seed, term_id, cluster): all of each descriptor's reported grouping, and
-    the significant ones of every other grouping. q_fdr is filled for reported groupings only."""
+    the significant ones of every other grouping. q_fdr (Benjamini-Yekutieli, valid under any dependence, over all
+    tests of the grouping) is filled for reported groupings only."""
     criterion: pd.DataFrame
     """unit, descriptor, n_clusters, seed, Q and its null distribution, one row per grouping."""
     reported: Grouping
@@ -116,7 +118,7 @@ def associate_counted(
 class CellTests:
     """Tests of all groups of all groupings (rows) with all terms (columns)."""
 
-    V: NDArray[np.int32]
+    V: NDArray[np.int64]
     """(group, term) units with the term in the group."""
     R: NDArray[np.int64]
     """(group,) units in the group."""
@@ -130,17 +132,14 @@ class CellTests:
 
 def run_tests(population: CountedPopulation, alpha: float) -> CellTests:
     """Fisher's test of every (grouping, group, term), Holm over the groups of a term, Q."""
-    unit, term = np.nonzero(population.has_term)
-    begin = np.searchsorted(unit, np.arange(population.n_units + 1))
     R = group_sizes(population)
     C = population.has_term.sum(axis=0).astype(np.int64)
     first_cell = population.first_cell
-    V, p_value = _count_and_test(
-        population.cluster, first_cell, begin, term.astype(np.int32), C, R, log_factorials(population.n_units)
-    )
+    has_term = countable(population.has_term)
+    V, p_value = _count_and_test(population.cluster, first_cell, has_term, C, R, log_factorials(population.n_units))
     p_holm = _holm_by_grouping(p_value, first_cell)
     significant = np.concatenate([[0], np.cumsum((p_holm <= alpha).sum(axis=1))])
-    return CellTests(V, R, p_value, p_holm, significant[first_cell[1:]] - significant[first_cell[:-1]])
+    return CellTests(V.astype(np.int64), R, p_value, p_holm, significant[first_cell[1:]] - significant[first_cell[:-1]])
 
 
 def holm(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,25 +152,6 @@ def holm(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
     p_value = np.asarray(p_value, dtype=np.float64)
     columns = p_value.reshape(len(p_value), -1)
     return _holm_by_grouping(columns, np.array([0, len(columns)])).reshape(p_value.shape)
-
-
-def benjamini_yekutieli(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """False discovery rate at which each test is found, valid under any dependence between the tests.
-
-    References
-    ----------
-    Benjamini Y, Yekutieli D. The control of the false discovery rate in multiple testing under dependency. Ann Stat
-    2001.
-    """
-    flat = np.asarray(p_value, dtype=np.float64).ravel()
-    if flat.size == 0:
-        return flat.reshape(np.shape(p_value))
-    order = np.argsort(-flat, kind="stable")
-    rank = np.arange(flat.size, 0, -1)
-    harmonic = np.sum(1.0 / np.arange(1, flat.size + 1))
-    q = np.empty(flat.size)
-    q[order] = np.minimum.accumulate(np.minimum(1.0, flat[order] * flat.size * harmonic / rank))
-    return q.reshape(np.shape(p_value))
 
 
 def criterion_table(
@@ -251,13 +231,15 @@ def _association_table(
     q_fdr = np.full(tests.p_value.shape, np.nan)
     for index in np.flatnonzero(complete).tolist():
         cells = slice(*population.first_cell[index : index + 2])
-        q_fdr[cells] = benjamini_yekutieli(tests.p_value[cells])
+        if tests.p_value[cells].size:
+            flat = false_discovery_control(tests.p_value[cells], axis=None, method="by")
+            q_fdr[cells] = flat.reshape(tests.p_value[cells].shape)
     cell, term = np.nonzero(kept)
     grouping = np.repeat(np.arange(len(population.grid)), population.n_clusters)[cell]
     cluster = cell - population.first_cell[grouping]
     order = np.lexsort((cluster, term, grouping))
     cell, term, grouping, cluster = cell[order], term[order], grouping[order], cluster[order]
-    V = tests.V[cell, term].astype(np.int64)
+    V = tests.V[cell, term]
     R = tests.R[cell]
     C = population.has_term.sum(axis=0).astype(np.int64)[term]
     B = np.full(V.size, population.n_units, dtype=np.int64)
@@ -284,20 +266,18 @@ def _association_table(
 def _count_and_test(
     cluster: NDArray[np.int16],
     first_cell: NDArray[np.int64],
-    begin: NDArray[np.int64],
-    term: NDArray[np.int32],
+    has_term: NDArray,
     C: NDArray[np.int64],
     R: NDArray[np.int64],
     lf: NDArray[np.float64],
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    n_units = cluster.shape[1]
-    V = np.zeros((first_cell[-1], C.size), dtype=np.int32)
+) -> tuple[NDArray, NDArray[np.float64]]:
+    V = np.zeros((first_cell[-1], C.size), dtype=has_term.dtype)
     p = np.empty(V.shape)
     for g in range(cluster.shape[0]):
-        count_terms(cluster[g], begin, term, V[first_cell[g] : first_cell[g + 1]])
+        count_terms(cluster[g], has_term, V[first_cell[g] : first_cell[g + 1]])
     for cell in range(V.shape[0]):
         for t in range(C.size):
-            p[cell, t] = np.exp(fisher_log_p(V[cell, t], R[cell], C[t], n_units, lf))
+            p[cell, t] = np.exp(fisher_log_p(np.int64(V[cell, t]), R[cell], C[t], cluster.shape[1], lf))
     return V, p
 
 

@@ -105,13 +105,10 @@ class Screen:
 
     def criterion(self, population: CountedPopulation, has_term: NDArray[np.bool_]) -> NDArray[np.int32]:
         """(grouping,) Q with the given terms of units, whose column sums must be those of the population."""
-        unit, term = np.nonzero(has_term)
-        begin = np.searchsorted(unit, np.arange(population.n_units + 1))
         return _criterion(
             population.cluster,
             population.first_cell,
-            begin,
-            term.astype(np.int32),
+            countable(has_term),
             self.C,
             self.R,
             self.first,
@@ -119,6 +116,11 @@ class Screen:
             self.alpha,
             log_factorials(population.n_units),
         )
+
+
+def countable(has_term: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
+    """The (unit, term) terms in the smallest type that can add them up: whole rows are added, many columns at once."""
+    return has_term.astype(np.uint16 if len(has_term) <= np.iinfo(np.uint16).max else np.uint32)
 
 
 def group_sizes(population: CountedPopulation) -> NDArray[np.int64]:
@@ -139,21 +141,20 @@ def _bounds(R: Counts, C: Counts, B: int, level: NDArray[np.float64], lf: NDArra
 
 
 @njit(cache=True, nogil=True)
-def count_terms(cluster: NDArray[np.int16], begin: Counts, term: NDArray[np.int32], V: NDArray[np.int32]) -> None:
+def count_terms(cluster: NDArray[np.int16], has_term: NDArray, V: NDArray) -> None:
     """Add up V (group, term) of one grouping (numba kernel)."""
     V[:] = 0
     for unit in range(cluster.size):
-        k = cluster[unit]
-        for j in range(begin[unit], begin[unit + 1]):
-            V[k, term[j]] += 1
+        k = np.uint64(cluster[unit])
+        for t in range(has_term.shape[1]):
+            V[k, t] += has_term[unit, t]
 
 
 @njit(cache=True, nogil=True)
 def _criterion(
     cluster: NDArray[np.int16],
     first_cell: Counts,
-    begin: Counts,
-    term: NDArray[np.int32],
+    has_term: NDArray,
     C: Counts,
     R: Counts,
     first: NDArray[np.int32],
@@ -166,12 +167,12 @@ def _criterion(
     for g in range(n_groupings):
         offset = first_cell[g]
         K = first_cell[g + 1] - offset
-        V = np.zeros((K, C.size), dtype=np.int32)
-        count_terms(cluster[g], begin, term, V)
+        V = np.zeros((K, C.size), dtype=has_term.dtype)
+        count_terms(cluster[g], has_term, V)
         hit = np.zeros(C.size, dtype=np.bool_)
         for k in range(K):
             for t in range(C.size):
-                v = V[k, t]
+                v = np.int64(V[k, t])
                 hit[t] |= (v <= first[offset + k, t, 0]) | (v >= first[offset + k, t, 1])
         for t in range(C.size):
             if hit[t]:
@@ -181,7 +182,7 @@ def _criterion(
 
 @njit(cache=True, nogil=True)
 def _n_significant(
-    V: NDArray[np.int32],
+    V: NDArray,
     C: int,
     R: Counts,
     B: int,
@@ -193,8 +194,9 @@ def _n_significant(
     p = np.empty(V.size)
     n = 0
     for k in range(V.size):
-        if V[k] <= bounds[k, 0] or V[k] >= bounds[k, 1]:
-            p[n] = np.exp(fisher_log_p(V[k], R[k], C, B, lf))
+        v = np.int64(V[k])
+        if v <= bounds[k, 0] or v >= bounds[k, 1]:
+            p[n] = np.exp(fisher_log_p(v, R[k], C, B, lf))
             n += 1
     p = np.sort(p[:n])
     for i in range(n):

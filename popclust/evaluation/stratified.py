@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from popclust.evaluation.associations import holm
 from popclust.evaluation.confounders import is_measurement, pool_rare
 from popclust.evaluation.counting import CountedPopulation
 from popclust.settings import AssociateSettings
@@ -20,7 +19,7 @@ JOINT = "technical (jointly)"
 
 STRATIFIED = [
     *("descriptor", "n_clusters", "seed", "cluster", "term_id", "term", "variable", "n_strata", "information"),
-    *("method", "odds_ratio", "ci_low", "ci_high", "p_value", "p_holm", "gate", "survives"),
+    *("method", "odds_ratio", "ci_low", "ci_high", "p_value", "q_fdr", "gate", "survives"),
 ]
 """Columns of the table of stratified tests."""
 
@@ -170,14 +169,15 @@ def stratify(
     variables
         Columns by volume_id, as `confounders.confounder_variables` gives them.
     settings
-        alpha, n_strata and technical: the variables that form the gate, singly and jointly.
+        alpha, gate_fdr, n_strata and technical: the variables that form the gate, singly and jointly.
 
     Returns
     -------
     DataFrame
-        One row per association and variable. p_holm corrects over the associations repeated, so that a population
-        whose only structure is the variable keeps any of them with probability alpha at most. An association survives
-        where p_holm <= alpha in the direction it was found; where the variable leaves nothing to test (information
+        One row per association and variable. q_fdr is the false discovery rate (Benjamini-Hochberg) over the
+        associations repeated: a population whose only structure is the variable keeps any of them with probability
+        gate_fdr, while true associations do not cost each other power. An association survives where q_fdr <= gate_fdr
+        in the direction it was found; where the variable leaves nothing to test (information
         0) it cannot be told from the variable, and does not survive. The joint stratification belongs to the gate
         where it leaves a quarter of the information.
     """
@@ -187,7 +187,7 @@ def stratify(
     found = associations[same].reset_index(drop=True)
     parts = []
     for name, codes in _stratifications(population, variables, settings).items():
-        part = _stratify_by(population, found, codes, settings.alpha).assign(variable=name)
+        part = _stratify_by(population, found, codes, settings.gate_fdr).assign(variable=name)
         part["gate"] = name in settings.technical
         if name == JOINT:
             part["gate"] = part["information"] >= _MIN_JOINT_INFORMATION
@@ -209,7 +209,7 @@ def _stratifications(
 
 
 def _stratify_by(
-    population: CountedPopulation, found: pd.DataFrame, codes: NDArray[np.int64], alpha: float
+    population: CountedPopulation, found: pd.DataFrame, codes: NDArray[np.int64], fdr: float
 ) -> pd.DataFrame:
     column = {term_id: t for t, term_id in enumerate(population.term_id)}
     tests = []
@@ -219,8 +219,9 @@ def _stratify_by(
         tests.append(vars(stratified_test(counts.reshape(-1, 2, 2))))
     names = list(StratifiedTest.__dataclass_fields__)
     table = pd.concat([found[STRATIFIED[:6]], pd.DataFrame(tests, columns=names)], axis=1)
-    table["p_holm"] = holm(table["p_value"].to_numpy(np.float64)) if len(table) else table["p_value"]
-    table["survives"] = (table["p_holm"] <= alpha) & (table["direction"] == found["direction"])
+    p_value = table["p_value"].to_numpy(np.float64)
+    table["q_fdr"] = stats.false_discovery_control(p_value, method="bh") if len(table) else p_value
+    table["survives"] = (table["q_fdr"] <= fdr) & (table["direction"] == found["direction"])
     return table
 
 

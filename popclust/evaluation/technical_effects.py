@@ -54,13 +54,9 @@ def remove_technical_effects(
     kept = _design(keep) if keep is not None else np.empty((len(values), 0))
     everything = np.column_stack([np.ones(len(values)), design, kept])
     coefficients = np.linalg.lstsq(everything, values, rcond=None)[0]
-    technical_part = design @ coefficients[1 : 1 + design.shape[1]]
-    kept_part = kept @ coefficients[1 + design.shape[1] :] + values.mean(axis=0)
     residual = values - everything @ coefficients
-    located = values - technical_part + technical_part.mean(axis=0)
-    factor = _scale(residual, technical)
-    centre = kept_part - (kept_part - located + residual).mean(axis=0)
-    return centre + residual * factor
+    adjusted = kept @ coefficients[1 + design.shape[1] :] + residual * _scale(residual, technical)
+    return adjusted + (values.mean(axis=0) - adjusted.mean(axis=0))
 
 
 def _design(variables: pd.DataFrame) -> NDArray[np.float64]:
