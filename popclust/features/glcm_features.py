@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -56,6 +56,10 @@ IBSI_25 = (
 
 LANES = 16
 """Cells are laid out and summed in groups of this many, so that the compiler uses whole vectors."""
+
+
+_IDM_WEIGHT = 1.0 / (1.0 + np.arange(256.0) ** 2)
+"""Weight of a difference of levels in the inverse difference moment."""
 
 
 @njit(cache=True)
@@ -100,7 +104,7 @@ def _add_vectors(typing_context, cells, start, step, n, out, at):  # type: ignor
     return types.void(cells, types.intp, types.intp, types.intp, out, types.intp), generate
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _marginals(counts: NDArray, n_levels: int, stride: int, sums: NDArray) -> None:
     """Sum the cells counts[d * stride + i] to m_i, n_s (even s = 2q, odd s = 2q + 1) and n_d.
 
@@ -126,8 +130,10 @@ def _marginals(counts: NDArray, n_levels: int, stride: int, sums: NDArray) -> No
     sums[0] = first
 
 
-@njit(cache=True)
-def _cell_sums(counts: NDArray, n_levels: int, stride: int, table: NDArray) -> tuple[np.int64, np.int64, np.int64]:
+@njit(cache=True, nogil=True)
+def _cell_sums(
+    counts: NDArray, differences: NDArray, n_levels: int, stride: int, table: NDArray
+) -> tuple[np.int64, np.int64, np.int64]:
     """Sum of n log2 n (fixed point), of n**2 over all cells, and of n**2 over those of equal levels."""
     entropy = np.int64(0)
     squares = np.int64(0)
@@ -135,6 +141,8 @@ def _cell_sums(counts: NDArray, n_levels: int, stride: int, table: NDArray) -> t
     for i in range(n_levels):
         diagonal += np.int64(counts[i]) * np.int64(counts[i])
     for d in range(n_levels):
+        if differences[d] == 0:
+            continue
         for i in range(d * stride, d * stride + n_levels - d):
             n = np.int64(counts[i])
             entropy += table[n]
@@ -142,7 +150,7 @@ def _cell_sums(counts: NDArray, n_levels: int, stride: int, table: NDArray) -> t
     return entropy, squares, diagonal
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def haralick_13(
     counts: NDArray, n_levels: int, stride: int, table: NDArray, unit: float, sums: NDArray, out: NDArray, p: int
 ) -> np.int64:
@@ -172,13 +180,13 @@ def haralick_13(
         second += (i + 1) * (i + 1) * m
         dissimilarity += i * n_d
         contrast += i * i * n_d
-        homogeneity += n_d / (1.0 + i * i)
+        homogeneity += n_d * _IDM_WEIGHT[i]
         end_entropy += table[m]
         sum_entropy += table[np.int64(sums[stride + i])] + table[np.int64(sums[2 * stride + i])]
         difference_entropy += table[n_d]
     if n_pairs == 0:
         return n_pairs
-    cell_entropy, squares, diagonal = _cell_sums(counts, n_levels, stride, table)
+    cell_entropy, squares, diagonal = _cell_sums(counts, sums[3 * stride :], n_levels, stride, table)
     pairs = float(n_pairs)
     variance = float(2 * n_pairs * second - first * first)  # times 4 T**2, as is its part that contrast leaves
     common = float(2 * n_pairs * second - first * first - 2 * n_pairs * contrast)
@@ -202,7 +210,7 @@ def haralick_13(
     return n_pairs
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def further_12(counts: NDArray, n_levels: int, stride: int, n_pairs: int, sums: NDArray, out: NDArray, p: int) -> None:
     """Write the 12 IBSI features beyond Haralick's to out[p, 13:], after :func:`haralick_13` on the same counts."""
     pairs = float(n_pairs)

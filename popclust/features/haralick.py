@@ -80,7 +80,7 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
 
 def window_voxels(settings: HaralickSettings) -> int:
     """Edge of the window in voxels: the odd number nearest to window_mm (18 mm at 2 mm: 9), at least 3."""
-    return max(3, 2 * round((settings.window_mm / settings.spacing_mm - 1) / 2) + 1)
+    return max(3, 2 * int(settings.window_mm / settings.spacing_mm / 2) + 1)
 
 
 def step_voxels(settings: HaralickSettings) -> int:
