@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from popclust.imaging.volume import Volume
 from popclust.normalization.stored_maps import save_volume
 from popclust.population.clustering import DESCRIPTORS, descriptor_matrix, group_over_seeds
 from popclust.population.topics import scale_counts
+from popclust.presentation.figures import write_figures
 from popclust.study import Study
 
 N_GROUPS = 4
@@ -83,6 +85,14 @@ def make_study(
         for volume_id, group in zip(ids, planted, strict=True):
             _write_volume(study, rng, volume_id, int(group))
     return MadeStudy(study, pd.Series(planted, index=ids))
+
+
+@cache
+def shared_study(base: Path) -> MadeStudy:
+    """One study of 40 volumes, with figures, for all tests of a session that only read it."""
+    made = make_study(base / "shared-study", 40, with_quarantine=True)
+    write_figures(made.study)
+    return made
 
 
 def run_card() -> dict[str, object]:
@@ -323,7 +333,7 @@ def _write_reports(
         "seed": result.reported.seed,
         "Q": int(result.criterion.loc[result.reported.rows(result.criterion), "Q"].iloc[0]),
         "unit": study.settings.associate.unit,
-        "n_units": int(result.associations["B"].iloc[0]),
+        "n_units": int(patients.loc[reported].nunique()),
         "n_tested_terms": int(result.associations["term_id"].nunique()),
         "min_term_count": study.settings.associate.min_term_count,
     }

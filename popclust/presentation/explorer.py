@@ -6,6 +6,7 @@ it is meant for a machine of one's own.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -88,19 +89,24 @@ def start_server(study: Study, port: int) -> Server:
     InputError
         There is nothing to explore yet, or the port is taken.
     """
+    _refuse_taken(port)
     data.read_explored(study)  # tells now, not in the browser, if there is nothing to see
     application = Application(FunctionHandler(lambda document: fill(document, study)))
     origins = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")] if port else None
-    try:
-        server = Server(
-            {"/": application}, port=port, address="127.0.0.1", allow_websocket_origin=origins, num_procs=1
-        )  # fmt: skip
-    except OSError:
-        raise InputError(f"port {port}: is in use; choose another with --port") from None
+    server = Server({"/": application}, port=port, address="127.0.0.1", allow_websocket_origin=origins)
     if not port:
         server._tornado.websocket_origins.update(f"{host}:{server.port}" for host in ("127.0.0.1", "localhost"))
     server.start()
     return server
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise InputError(f"port {port}: cannot be used ({error}); choose another with --port") from None
 
 
 def fill(document: Document, study: Study) -> None:
