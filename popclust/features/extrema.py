@@ -49,7 +49,8 @@ def find_extrema(octave: Octave, min_contrast_hu: float) -> Extrema:
     """
     starts = _scan(octave.differences, np.float32(SEARCH_SHARE * min_contrast_hu), np.float32(1.0 + SCALE_SLACK))
     found = _ascend(octave.differences, starts)
-    found = found[np.abs(found[:, 4]) >= min_contrast_hu]
+    # Ascents that ended at the same voxel are bit for bit the same.
+    found = np.unique(found[np.abs(found[:, 4]) >= min_contrast_hu], axis=0)
     return Extrema(found[:, 1:4], found[:, 0], found[:, 4], found[:, 5] == 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Gaussian scale space of a volume, octave by octave. Scales are in voxels; :mod:`popclust.features.sift3d` speaks mm."""
+"""Gaussian scale space of a volume, octave by octave. Scales are in voxels."""
 
 from __future__ import annotations
 
@@ -85,39 +85,35 @@ def _blur(source, kernel, out, difference):  # type: ignore[no-untyped-def]
     radius = kernel.size - 1
     along_z = np.empty((n_y, n_x), np.float32)
     row = np.empty(n_x + 2 * radius, np.float32)
-    accumulated = np.empty(n_x, np.float32)
+    smooth = np.empty(n_x, np.float32)
     for z in range(n_z):
         for y in range(n_y):
-            centre = source[z, y]
-            target = along_z[y]
-            for x in range(n_x):
-                target[x] = kernel[0] * centre[x]
+            _weigh(along_z[y], source[z, y], kernel[0])
             for i in range(1, radius + 1):
-                before, after, weight = source[max(z - i, 0), y], source[min(z + i, n_z - 1), y], kernel[i]
-                for x in range(n_x):
-                    target[x] += weight * (before[x] + after[x])
+                _add(along_z[y], source[max(z - i, 0), y], source[min(z + i, n_z - 1), y], kernel[i])
         for y in range(n_y):
             middle = row[radius : radius + n_x]
-            centre = along_z[y]
-            for x in range(n_x):
-                middle[x] = kernel[0] * centre[x]
+            _weigh(middle, along_z[y], kernel[0])
             for i in range(1, radius + 1):
-                before, after, weight = along_z[max(y - i, 0)], along_z[min(y + i, n_y - 1)], kernel[i]
-                for x in range(n_x):
-                    middle[x] += weight * (before[x] + after[x])
+                _add(middle, along_z[max(y - i, 0)], along_z[min(y + i, n_y - 1)], kernel[i])
             row[:radius] = middle[0]
             row[radius + n_x :] = middle[n_x - 1]
-            for x in range(n_x):
-                accumulated[x] = kernel[0] * middle[x]
+            _weigh(smooth, middle, kernel[0])
             for i in range(1, radius + 1):
-                before, after, weight = (
-                    row[radius - i : radius - i + n_x],
-                    row[radius + i : radius + i + n_x],
-                    kernel[i],
-                )
-                for x in range(n_x):
-                    accumulated[x] += weight * (before[x] + after[x])
-            out[z, y] = accumulated
+                _add(smooth, row[radius - i : radius - i + n_x], row[radius + i : radius + i + n_x], kernel[i])
+            out[z, y] = smooth
             if difference.size:
                 for x in range(n_x):
-                    difference[z, y, x] = accumulated[x] - source[z, y, x]
+                    difference[z, y, x] = smooth[x] - source[z, y, x]
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _weigh(out, values, weight):  # type: ignore[no-untyped-def]
+    for x in range(out.size):
+        out[x] = weight * values[x]
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _add(out, before, after, weight):  # type: ignore[no-untyped-def]
+    for x in range(out.size):
+        out[x] += weight * (before[x] + after[x])
