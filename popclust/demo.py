@@ -80,9 +80,7 @@ def run_demo(out: str, n_volumes: int, seed: int, scheduler: str, console: Conso
 def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]:
     """Scores of a finished study of a simulated population."""
     study, reported = flow.study, flow.study.record("associate")
-    truth = pd.read_parquet(population / "truth.parquet").set_index("series_instance_uid")
-    sources = source_of_volumes(study).set_index("volume_id")["series_instance_uid"]
-    truth = truth.loc[sources[sources.isin(truth.index)]].set_index(sources[sources.isin(truth.index)].index)
+    truth = _truth_of_volumes(study, population)
     clusters = _reported_clusters(study, reported)
     groups = truth["group"].to_dict()
     seeds = study.settings.cluster.seeds
@@ -137,6 +135,13 @@ def _make_study(folder: Path, seed: int) -> Study:
     # Nobody's secret: the people are made up, and the same seed shall give the same pseudonyms.
     key.write_text(hashlib.sha256(f"popclust demo {seed}".encode()).hexdigest() + "\n")
     return study
+
+
+def _truth_of_volumes(study: Study, population: Path) -> pd.DataFrame:
+    """Rows of truth.parquet by volume_id; a series that was exported twice has one."""
+    truth = pd.read_parquet(population / "truth.parquet").drop_duplicates("series_instance_uid")
+    sources = source_of_volumes(study)[["volume_id", "series_instance_uid"]]
+    return truth.merge(sources, on="series_instance_uid").set_index("volume_id")
 
 
 def _reported_clusters(study: Study, reported: Mapping[str, Any]) -> dict[str, int]:

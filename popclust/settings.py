@@ -185,7 +185,7 @@ class VocabularySettings:
     """Words of the vocabulary of small shape features."""
     n_words_macro_sift: int = 100
     """Words of the vocabulary of large shape features."""
-    spatial_weight: float = 1.0
+    spatial_weight: float = 0.5
     """Weight of the position in the atlas against the features, as a ratio of their summed variances."""
     block_rows: int = 8192
     """Rows per block; each block is one mini-batch."""
@@ -201,9 +201,9 @@ class EncodeSettings:
 
     mass_haralick: float = 1000.0
     """Sum that a volume's haralick counts are scaled to before vocabularies are concatenated."""
-    mass_micro_sift: float = 500.0
+    mass_micro_sift: float = 200.0
     """The same for micro_sift."""
-    mass_macro_sift: float = 500.0
+    mass_macro_sift: float = 200.0
     """The same for macro_sift."""
 
 

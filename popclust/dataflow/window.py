@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask
 from distributed import Client, Future, KilledWorker, as_completed
@@ -75,12 +76,13 @@ def run_window(
     running: dict[Future, tuple[Task, int]] = {}
     call = dask.delayed(attempt, pure=False)
     pool = as_completed(raise_errors=False)
+    token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
 
     def submit() -> bool:
         task, n = again.popleft() if again else (next(waiting, None), 1)
         if task is None:
             return False
-        name = f"{stage}-{task.key}-{n}"
+        name = f"{stage}-{task.key}-{n}-{token}"
         future = client.compute(call(function, *task.args, dask_key_name=name))
         running[future] = (task, n)
         pool.add(future)

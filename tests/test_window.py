@@ -1,0 +1,134 @@
+"""The sliding window on a real Dask cluster of worker processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from popclust.dataflow.client import connect, refuse_plain_tcp
+from popclust.dataflow.window import Task, run_window
+from popclust.errors import InputError, SurroundingsError, VolumeError
+from popclust.settings import ComputeSettings
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with connect("", ComputeSettings(n_workers=2)) as client:
+        assert client is not None
+        yield client
+
+
+@pytest.fixture(params=["serial", "cluster"])
+def maybe_client(request: pytest.FixtureRequest) -> Client | None:
+    return request.getfixturevalue("client") if request.param == "cluster" else None
+
+
+def _square(x: int) -> int:
+    return x * x
+
+
+def _work(x: int, folder: str) -> int:
+    """Each kind of trouble by its number; a file counts the attempts."""
+    trace = Path(folder) / f"{x}-{time.monotonic_ns()}"
+    trace.touch()
+    n = len(list(Path(folder).glob(f"{x}-*")))
+    if x == 1:
+        raise VolumeError("flat", "the volume is flat")
+    if x == 2:
+        raise TypeError("Jane Doe, born 1950")
+    if x == 3 and n == 1:
+        raise OSError("a passing trouble")
+    return x
+
+
+def _full_disk(x: int) -> None:
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        raise RuntimeError("zarr could not write") from error
+
+
+def _kill_own_worker(x: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _in_flight(folder: str, x: int) -> int:
+    trace = Path(folder) / str(x)
+    trace.touch()
+    time.sleep(0.05)
+    n = len(list(Path(folder).iterdir()))
+    trace.unlink()
+    return n
+
+
+def test_every_task_has_one_outcome(maybe_client: Client | None):
+    outcomes = list(run_window(maybe_client, "t", _square, (Task(str(i), (i,)) for i in range(50))))
+    assert {o.key: o.value for o in outcomes} == {str(i): i * i for i in range(50)}
+    assert not any(o.error for o in outcomes)
+
+
+def test_trouble_of_one_stops_nobody(maybe_client: Client | None, tmp_path: Path):
+    tasks = [Task(str(i), (i, str(tmp_path))) for i in range(6)]
+    outcomes = {o.key: o for o in run_window(maybe_client, "t", _work, tasks, attempts=2)}
+    assert len(outcomes) == 6
+    assert (outcomes["1"].error, outcomes["1"].message, outcomes["1"].attempts) == ("flat", "the volume is flat", 1)
+    assert (outcomes["2"].error, outcomes["2"].attempts) == ("TypeError", 2)
+    assert "_work" in outcomes["2"].message
+    assert "Jane" not in outcomes["2"].message
+    assert (outcomes["3"].value, outcomes["3"].attempts) == (3, 2)
+
+
+def test_a_full_disk_stops_the_run(maybe_client: Client | None):
+    with pytest.raises(SurroundingsError, match="disk is full"):
+        list(run_window(maybe_client, "t", _full_disk, [Task("a", (1,))]))
+
+
+def test_a_task_that_kills_its_worker_fails_alone(client: Client):
+    killer = list(run_window(client, "t", _kill_own_worker, [Task("a", (1,))], attempts=1))
+    assert [o.error for o in killer] == ["worker_died"]
+    client.wait_for_workers(2, timeout=30)
+    others = list(run_window(client, "t", _square, [Task("b", (3,))]))
+    assert others[0].value == 9
+
+
+def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):
+    seen = []
+
+    def tasks() -> Iterator[Task]:
+        for i in range(40):
+            seen.append(i)
+            yield Task(str(i), (str(tmp_path), i))
+
+    for n_done, _ in enumerate(run_window(client, "t", _in_flight, tasks(), in_flight_per_thread=2), 1):
+        assert len(seen) <= n_done + 4
+    assert len(seen) == 40
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "tcp://scheduler:8786"])
+def test_plain_tcp_beyond_loopback_is_refused(address: str):
+    with pytest.raises(InputError, match="plain TCP"):
+        refuse_plain_tcp(address, allowed=False)
+    refuse_plain_tcp(address, allowed=True)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:8786", "localhost:8786", "tls://10.0.0.1:8786", "tcp://[::1]:1"])
+def test_loopback_and_tls_are_taken(address: str):
+    refuse_plain_tcp(address, allowed=False)
+
+
+def test_no_scheduler_is_said_so():
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(SurroundingsError, match="no Dask scheduler"),
+        connect("tcp://127.0.0.1:9"),
+    ):
+        pass
