@@ -79,8 +79,8 @@ def register(
     if moving_mask is not None:
         method.SetMovingMask(to_itk(moving_mask, np.uint8))
     if points is not None:
-        method.SetFixedPoints(_to_point_set(points.fixed_mm))
-        method.SetMovingPoints(_to_point_set(points.moving_mm))
+        method.SetFixedPoints(_to_points(points.fixed_mm))
+        method.SetMovingPoints(_to_points(points.moving_mm))
     method.SetParameterObject(_to_parameter_object(stages))
     method.SetInitialTransformParameterObject(_to_parameter_object([affine_parameters(start)]))
     method.SetNumberOfThreads(1)
@@ -189,16 +189,14 @@ def _to_parameter_object(stages: Sequence[ParameterMap]) -> Any:
     return parameter_object
 
 
-def _to_point_set(points_mm: NDArray[np.float64]) -> Any:
+def _to_points(points_mm: NDArray[np.float64]) -> Any:
     import itk
 
-    container = itk.VectorContainer[itk.UL, itk.Point[itk.F, 3]].New()
+    container = itk.VectorContainer[itk.UL, itk.Point[itk.D, 3]].New()
     container.Reserve(len(points_mm))
     for i, point in enumerate(points_mm):
-        container.SetElement(i, itk.Point[itk.F, 3](point[::-1].tolist()))
-    point_set = itk.PointSet[itk.F, 3].New()
-    point_set.SetPoints(container)
-    return point_set
+        container.SetElement(i, itk.Point[itk.D, 3](point[::-1].tolist()))
+    return container
 
 
 def _vector(values: NDArray[np.float64]) -> Vector:

@@ -13,9 +13,9 @@ from popclust.errors import VolumeError
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Vector, Volume, resample
 
-RANGE_HU = (-1000.0, 200.0)
-"""Registration sees air to soft tissue; bone and contrast agent look like soft tissue."""
-MARGIN_MM = 24.0
+RANGE_HU = (-1000.0, 500.0)
+"""Registration sees air to spongy bone: the ribs hold where the lungs are diseased."""
+MARGIN_MM = 36.0
 """Kept around the lungs."""
 EDGE_MM = 6.0
 """Half width of the ramp of the lung edge channel."""

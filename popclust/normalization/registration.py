@@ -14,7 +14,12 @@ BENDING_SAMPLES = 300
 """Samples of the bending energy per iteration: it is smooth, and ten times dearer per sample than an image."""
 AFFINE_SPACING_MM = 4.0
 """Rigid and affine steps work no finer than this."""
-NEAR_LUNGS_MM = 10.0
+_METRICS = {
+    "ncc": "AdvancedNormalizedCorrelation",
+    "mi": "AdvancedMattesMutualInformation",
+    "mean_squares": "AdvancedMeanSquares",
+}
+NEAR_LUNGS_MM = 20.0
 """Voxels of the fixed image this near to its lungs are compared."""
 
 
@@ -101,7 +106,8 @@ def _stage(settings: NormalizeSettings, transform: str, **values: object) -> Par
     shared: dict[str, object] = {
         "Transform": transform,
         "Registration": "MultiResolutionRegistration",
-        "Metric": "AdvancedNormalizedCorrelation",
+        "Metric": "AdvancedMattesMutualInformation",
+        "NumberOfHistogramBins": 48,
         "Optimizer": "AdaptiveStochasticGradientDescent",
         "Interpolator": "LinearInterpolator",
         "ImageSampler": "RandomCoordinate",
@@ -156,7 +162,7 @@ def _linear_stage(
 def _bspline_stage(settings: NormalizeSettings, *, with_points: bool) -> ParameterMap:
     """Metrics: image, lung edge, bending energy, and landmarks where there are any."""
     n = settings.n_resolutions
-    metric = {"ncc": "AdvancedNormalizedCorrelation", "mean_squares": "AdvancedMeanSquares"}[settings.metric]
+    metric = _METRICS[settings.metric]
     metrics = [metric, "AdvancedMeanSquares", "TransformBendingEnergyPenalty"]
     weights = [1.0, settings.edge_weight, settings.bending_weight]
     if with_points:
