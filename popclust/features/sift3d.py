@@ -57,8 +57,8 @@ class Keypoints:
         return self.take(self.diameter_mm > settings.micro_macro_mm)
 
 
-def detect_keypoints(volume: Volume, settings: SiftSettings) -> Keypoints:
-    """Keypoints of a whole volume with descriptors that turn with it: for matching and registration.
+def detect_keypoints(volume: Volume, settings: SiftSettings, *, upright: bool = False) -> Keypoints:
+    """Keypoints of a whole volume: for matching and registration.
 
     Parameters
     ----------
@@ -66,14 +66,18 @@ def detect_keypoints(volume: Volume, settings: SiftSettings) -> Keypoints:
         (z, y, x) HU, any spacing; resampled to `settings.spacing_mm`.
     settings : SiftSettings
         Resolution and thresholds.
+    upright : bool
+        Describe along the patient's axes instead of the keypoint's own frames. Between people who lie alike this
+        finds several times more right matches, but it bears turns of about 20 degrees only.
 
     Returns
     -------
     Keypoints
-        One row per location and orientation frame, at most `settings.max_locations` locations.
+        The strongest first, at most `settings.max_locations` locations; one row per location and orientation frame,
+        one per location if upright.
     """
     grid = _isotropic(volume, settings)
-    return _described(grid, keypoint_sites(grid.hu, settings), settings)
+    return _described(grid, keypoint_sites(grid.hu, settings), settings, np.eye(3) if upright else None)
 
 
 def sample_sift(

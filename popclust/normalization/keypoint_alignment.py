@@ -106,7 +106,7 @@ def fit_rigid(
     matches: Matches,
     seed: int = 0,
     *,
-    tolerance_mm: float = 15.0,
+    tolerance_mm: float = 20.0,
     similarity: bool = False,
 ) -> RigidFit:
     """The rigid map (or similarity) from fixed to moving that most matched locations agree on.
@@ -124,7 +124,7 @@ def fit_rigid(
     seed : int
         Seed of the random triples.
     tolerance_mm : float
-        Distance at which a match stops to support a map; about 15 between people, 5 within one.
+        Distance at which a match stops to support a map; about 20 between people, 5 within one.
     similarity : bool
         Fit an isotropic scale too.
 
@@ -145,6 +145,18 @@ def fit_rigid(
     polished = np.stack([_polished(maps[i], pairs, tolerance_mm, similarity) for i in best])
     winner = polished[int(np.argmax(_support(polished, pairs, tolerance_mm)))]
     return _fit(winner, pairs, tolerance_mm)
+
+
+def chance_inliers(
+    fixed: Keypoints, moving: Keypoints, matches: Matches, seed: int = 0, *, tolerance_mm: float = 20.0
+) -> int:
+    """How many locations agree on the best rigid map when the matches are shuffled: what `n_inliers` must exceed.
+
+    The largest of three shuffles, each fitted as `fit_rigid` does.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = [Matches(matches.fixed, rng.permutation(matches.moving), matches.distance) for _ in range(3)]
+    return max(fit_rigid(fixed, moving, m, seed, tolerance_mm=tolerance_mm).n_inliers for m in shuffled)
 
 
 def _pairs(fixed: Keypoints, moving: Keypoints, matches: Matches) -> _Pairs:
