@@ -50,7 +50,7 @@ class GroupTraits:
     """Size of the chest from front to back at severity 1."""
 
 
-EMPHYSEMA, BULLA, HYPERINFLATION = "RID4799", "RID28502", "RID5884"
+EMPHYSEMA, BULLA, AIR_TRAPPING = "RID4799", "RID28502", "RID28537"
 GROUND_GLASS, SEPTAL_THICKENING, CONSOLIDATION = "RID28531", "RID28510", "RID43255"
 FIBROSIS, HONEYCOMBING, RETICULATION, TRACTION = "RID3820", "RID35280", "RID38794", "RID28528"
 NODULE, EFFUSION, ATELECTASIS, PNEUMONIA, METASTASIS = "RID50149", "RID34539", "RID28493", "RID5350", "RID5231"
@@ -76,14 +76,14 @@ def _emphysema_density(canvas: Canvas, disease: Disease, rng: Generator) -> None
     z, _, x = canvas.atlas_mm
     upper = _ramp(z, -45.0, 50.0) * side_weight(x, disease.right_share)
     patches = np.clip(0.6 + 0.5 * canvas.smooth_field(12.0, rng), 0.0, 1.0)
-    canvas.blend(0.10 * disease.severity * upper * patches, -400.0)
+    canvas.blend(0.18 * disease.severity * upper * patches, -400.0)
 
 
 def _emphysema_holes(canvas: Canvas, disease: Disease, rng: Generator) -> None:
     def upper(p: NDArray, depth: NDArray) -> NDArray:
-        return (0.06 + _ramp(p[:, 0], -50.0, 45.0)) * side_weight(p[:, 2], disease.right_share) * (depth > 2)
+        return (0.10 + _ramp(p[:, 0], -60.0, 40.0)) * side_weight(p[:, 2], disease.right_share) * (depth > 2)
 
-    n = int(1200 * disease.severity)
+    n = int(1600 * disease.severity)
     canvas.spheres(place_in_lung(n, upper, rng), rng.uniform(3.5, 8.0, n), -1000.0, brighter=False)
     if BULLA in disease.findings:
 
@@ -204,7 +204,7 @@ GROUPS: dict[str, GroupTraits] = {
     "emphysema": GroupTraits(
         _emphysema_density,
         _emphysema_holes,
-        ((EMPHYSEMA, 1.0), (BULLA, 0.75), (HYPERINFLATION, 0.6)),
+        ((EMPHYSEMA, 1.0), (BULLA, 0.75), (AIR_TRAPPING, 0.65)),
         diaphragm_mm=22.0,
         depth_scale=1.08,
     ),

@@ -181,7 +181,7 @@ def plan_population(
 
 def _draw_patient(number: int, group: str, seed: int, german: float) -> _Patient:
     rng = np.random.default_rng([seed, 2, number])
-    severity = float(rng.uniform(0.6, 1.0))
+    severity = float(rng.uniform(0.65, 1.0))
     traits = GROUPS[group]
     size = rng.normal(1.0, 0.04)
     z, y, x = (float(np.clip(size * rng.normal(1.0, 0.025), 0.88, 1.13)) for _ in range(3))
@@ -196,7 +196,7 @@ def _draw_patient(number: int, group: str, seed: int, german: float) -> _Patient
         warp_mm=float(rng.uniform(8.0, 12.0)),
         scale_zyx=(z, y * (1 + (traits.depth_scale - 1) * severity), x),
         findings=findings,
-        trace=str(rng.choice(others)) if rng.random() < 0.12 else "",
+        trace=str(rng.choice(others)) if rng.random() < 0.1 else "",
         severity=severity,
         language="de" if rng.random() < german else "en",
         seeds=(int(rng.integers(2**31)), int(rng.integers(2**31)), int(rng.integers(2**31))),
@@ -247,7 +247,7 @@ def _lungs(patient: _Patient, mean_hu: float, rng: Generator) -> Lungs:
 
 
 def _diseases(patient: _Patient, rng: Generator) -> tuple[Disease, ...]:
-    severity = float(np.clip(patient.severity + rng.normal(0, 0.04), 0.45, 1.0))
+    severity = float(np.clip(patient.severity + rng.normal(0, 0.04), 0.6, 1.0))
     right = float(np.clip(np.random.default_rng(patient.seeds[1]).normal(0.5, 0.06), 0.35, 0.65))
     own = Disease(patient.group, severity, right, patient.seeds[1], patient.findings)
     if not patient.trace:

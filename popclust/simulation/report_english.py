@@ -7,7 +7,7 @@ from popclust.simulation.report_sentences import Frame, Sentences
 ENGLISH: dict[str, Sentences] = {
     "RID4799": Sentences(
         (
-            "Centrilobular emphysema with upper lobe predominance.",
+            "Emphysema with upper lobe predominance.",
             "Emphysematous changes of both upper lobes.",
             "Pulmonary emphysema is seen bilaterally.",
         ),
@@ -19,21 +19,21 @@ ENGLISH: dict[str, Sentences] = {
         (
             "Several subpleural bullae in the apices.",
             "A large bulla is present in the right upper lobe.",
-            "Bullous changes at both apices.",
+            "Apical bullae on both sides.",
         ),
         ("No bullae.",),
         ("Possible small bulla at the apex.",),
         "Rule out bulla.",
     ),
-    "RID5884": Sentences(
+    "RID28537": Sentences(
         (
-            "The lungs are hyperinflated.",
-            "Hyperinflated lungs with flattened diaphragms.",
-            "Hyperinflation of both lungs.",
+            "Air trapping in both lungs.",
+            "There is air trapping with flattened diaphragms.",
+            "Bilateral air trapping is noted.",
         ),
-        ("The lungs are not hyperinflated.",),
-        ("The lungs may be slightly hyperinflated.",),
-        "Hyperinflation on the chest radiograph.",
+        ("No air trapping.",),
+        ("Possible mild air trapping.",),
+        "Air trapping?",
     ),
     "RID28531": Sentences(
         (
@@ -168,8 +168,8 @@ ENGLISH: dict[str, Sentences] = {
     "RID5196": Sentences(
         (
             "Calcifications of the aorta and coronary arteries.",
-            "Vascular calcification.",
-            "Atherosclerotic calcifications of the thoracic aorta.",
+            "Coarse calcification of the aortic wall.",
+            "Calcifications along the aortic arch.",
         ),
         ("No calcifications.",),
         ("Questionable faint calcification.",),
@@ -177,8 +177,8 @@ ENGLISH: dict[str, Sentences] = {
     ),
     "RID4650": Sentences(
         (
-            "Old healed rib fracture on the left.",
-            "A left lateral rib fracture is noted.",
+            "Old healed fracture of a left lateral rib.",
+            "A fracture of the left lateral chest wall is noted.",
             "Healed fracture of a left rib.",
         ),
         ("No fracture.", "No acute fractures are identified."),
@@ -186,7 +186,7 @@ ENGLISH: dict[str, Sentences] = {
         "Fall, fracture?",
     ),
     "RID3953": Sentences(
-        ("Calcified granuloma.", "A small granuloma is present.", "Single calcified lung granuloma."),
+        ("Lung granuloma.", "A small granuloma is present.", "Single lung granuloma."),
         ("No granuloma.",),
         ("This may represent a granuloma.",),
         "Granuloma seen previously.",

@@ -7,7 +7,7 @@ from popclust.simulation.report_sentences import Frame, Sentences
 GERMAN: dict[str, Sentences] = {
     "RID4799": Sentences(
         (
-            "Zentrilobuläres Emphysem mit Betonung der Oberlappen.",
+            "Emphysem mit Betonung der Oberlappen.",
             "Emphysematöse Veränderungen beider Oberlappen.",
             "Lungenemphysem beidseits.",
         ),
@@ -19,21 +19,21 @@ GERMAN: dict[str, Sentences] = {
         (
             "Mehrere subpleurale Bullae apikal.",
             "Große Bulla im rechten Oberlappen.",
-            "Bullöse Veränderungen in beiden Lungenspitzen.",
+            "Bullae in beiden Lungenspitzen.",
         ),
         ("Keine Bullae.",),
         ("Fragliche kleine Bulla apikal.",),
         "Ausschluss Bulla.",
     ),
-    "RID5884": Sentences(
+    "RID28537": Sentences(
         (
-            "Überblähung beider Lungen.",
-            "Überblähte Lungen mit abgeflachten Zwerchfellen.",
-            "Die Lungen sind überbläht.",
+            "Air-Trapping beidseits.",
+            "Air Trapping mit abgeflachten Zwerchfellen.",
+            "Deutliches Air-Trapping beider Lungen.",
         ),
-        ("Keine Überblähung.",),
-        ("Mögliche leichte Überblähung.",),
-        "Überblähung im Röntgenbild.",
+        ("Kein Air-Trapping.",),
+        ("Mögliches geringes Air-Trapping.",),
+        "Air-Trapping?",
     ),
     "RID28531": Sentences(
         (
@@ -156,8 +156,8 @@ GERMAN: dict[str, Sentences] = {
     "RID5196": Sentences(
         (
             "Verkalkungen der Aorta und der Koronararterien.",
-            "Gefäßverkalkungen.",
-            "Atherosklerotische Verkalkung der Aorta.",
+            "Grobe Verkalkung der Aortenwand.",
+            "Verkalkungen im Aortenbogen.",
         ),
         ("Keine Verkalkungen.",),
         ("Fragliche zarte Verkalkung.",),
@@ -165,8 +165,8 @@ GERMAN: dict[str, Sentences] = {
     ),
     "RID4650": Sentences(
         (
-            "Alte konsolidierte Rippenfraktur links.",
-            "Rippenfraktur links lateral.",
+            "Alte konsolidierte Fraktur einer linken Rippe.",
+            "Fraktur der seitlichen Thoraxwand links.",
             "Zustand mit verheilter Fraktur einer linken Rippe.",
         ),
         ("Keine Fraktur.", "Kein Nachweis einer frischen Fraktur."),
@@ -174,7 +174,7 @@ GERMAN: dict[str, Sentences] = {
         "Sturz, Fraktur?",
     ),
     "RID3953": Sentences(
-        ("Verkalktes Granulom.", "Kleines Granulom.", "Einzelnes verkalktes Lungengranulom."),
+        ("Granulom der Lunge.", "Kleines Granulom.", "Einzelnes Lungengranulom."),
         ("Kein Granulom.",),
         ("DD Granulom.",),
         "Granulom in der Voruntersuchung.",
