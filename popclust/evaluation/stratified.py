@@ -98,8 +98,8 @@ def _moments(tables: NDArray[np.int64]) -> _Moments:
     R = tables[:, 0].sum(axis=1).astype(np.float64)
     C = tables[:, :, 0].sum(axis=1).astype(np.float64)
     B = tables.sum(axis=(1, 2)).astype(np.float64)
-    mean = R * C / B
-    variance = mean * (B - R) * (B - C) / (B * np.maximum(B - 1, 1))
+    mean = R * C / np.maximum(B, 1)
+    variance = mean * (B - R) * (B - C) / np.maximum(B * (B - 1), 1)
     return _Moments(mean, variance, np.maximum(0, R + C - B), np.minimum(R, C))
 
 
