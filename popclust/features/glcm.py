@@ -87,14 +87,17 @@ def glcm_features(
     offsets = directions(distances)
     n_features = len(HARALICK_13 if features == "haralick13" else IBSI_25)
     parts = (offsets,) if aggregation == "merged" else tuple((o,) for o in offsets)
-    total, n_used = np.zeros((len(centres), n_features)), np.zeros(len(centres), dtype=np.int64)
-    for part in parts:
+    total, n = _window_features(counted, centres, window, n_levels, parts[0], n_features)
+    n_used = (n > 0).astype(np.int64)
+    for part in parts[1:]:
         values, n = _window_features(counted, centres, window, n_levels, part, n_features)
         total += values
         n_used += n > 0
+    if len(parts) > 1:
+        total /= np.maximum(n_used, 1)[:, None]
     alone = n_used == 0
     total[alone] = constant_features(n_levels, n_features)[levels[tuple(centres[alone].T)]]
-    return total if len(parts) == 1 else total / np.maximum(n_used, 1)[:, None]
+    return total
 
 
 def constant_features(n_levels: int, n_features: int) -> NDArray[np.float64]:
@@ -119,7 +122,7 @@ def _checked_points(points: ArrayLike, levels: NDArray) -> NDArray[np.int64]:
         raise ValueError(f"levels: must have 3 axes (z, y, x), got shape {levels.shape}")
     if centres.size and not (centres.min() >= 0 and (centres.max(axis=0) < levels.shape).all()):
         raise ValueError(f"points: must be indices into the volume of shape {levels.shape}")
-    return centres.astype(np.int64)
+    return centres.astype(np.int64, copy=False)
 
 
 def _check(

@@ -269,7 +269,7 @@ def scan(
             column_y[:] = -1
         if z != z_now or y != y_now:
             x_now = -1
-        for t in range(x, x + window):
+        for t in range(x if x_now < 0 else max(x, x_now + window), x + window):
             if column_y[t] != y:
                 _move_column(columns, changes, cells, shape, t, column_y[t], y, z, window, groups)
                 column_y[t] = y
