@@ -212,8 +212,8 @@ def test_a_group_that_is_the_scanner_cannot_be_told_from_it():
 
 
 def test_strata_are_levels_or_quantiles_and_missing_is_one():
-    codes = strata_codes(pd.Series([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, np.nan]), 4)
-    assert codes.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 0]
+    codes = strata_codes(pd.Series([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, np.nan, np.inf]), 4)
+    assert codes.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 0, 0]
     assert strata_codes(pd.Series([1.0, 2.5, 1.0, np.nan] * 5), 4).tolist() == [1, 2, 1, 0] * 5
     assert strata_codes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c", "d", None], dtype=object), 4).tolist() == (
         [1] * 5 + [2] * 5 + [3, 3, 0]
@@ -342,13 +342,17 @@ def test_a_patient_is_never_learnt_from_and_predicted():
 
 
 def test_everything_in_one_call():
-    population, variables, _ = scanned(n=400)
+    population, variables, x = scanned(n=400)
+    topics = pd.DataFrame(x, index=population.volume_id)
     null = null_criterion(population, 0.05, 0, 0, 19)
     result = associate_counted(population, SETTINGS, null)
-    validity = examine(population, result, SETTINGS, variables)
-    again = examine(population, result, SETTINGS, variables)
+    validity = examine(population, result, SETTINGS, variables, topics)
+    again = examine(population, result, SETTINGS, variables, topics.sample(frac=1, random_state=0))
     for name, table in vars(validity).items():
         assert len(table), name
         pd.testing.assert_frame_equal(table, getattr(again, name), check_exact=True)
+    accuracy = validity.predicted.set_index("variable")["accuracy"]
+    assert accuracy["scanner"] > 0.8 > accuracy["kernel"]
+    assert accuracy["age_years"] < 0.4
     significant = result.reported.rows(result.associations) & (result.associations["p_holm"] <= 0.05)
     assert len(validity.gate) == significant.sum()

@@ -144,9 +144,12 @@ def strata_codes(values: pd.Series, n_strata: int) -> NDArray[np.int64]:
     A category's levels are strata, those of fewer than 5 units pooled; a measurement is cut at its quantiles, unless
     it takes no more than n_strata values; missing is a stratum of its own.
     """
+    measured = is_measurement(values)
+    if measured:
+        values = values.replace([np.inf, -np.inf], np.nan)
     known = values.notna().to_numpy()
     codes = np.full(len(values), -1, dtype=np.int64)
-    if is_measurement(values) and values.nunique() > n_strata:
+    if measured and values.nunique() > n_strata:
         x = values.to_numpy(np.float64)
         cuts = np.unique(np.quantile(x[known], np.arange(1, n_strata) / n_strata))
         codes[known] = np.searchsorted(cuts, x[known], side="right")

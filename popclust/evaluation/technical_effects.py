@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from popclust.evaluation.confounders import is_measurement, pool_rare, predictability
 from popclust.evaluation.stratified import strata_codes
 
-REMOVAL = ["variable", "n", "n_levels", "chance", "accuracy_before", "accuracy_after"]
-"""Columns of the table of before and after."""
+PREDICTED = ["variable", "n", "n_levels", "chance", "accuracy"]
+"""Columns of the table of predictions."""
 
 
 def remove_technical_effects(
@@ -90,6 +90,39 @@ def _scale(residual: NDArray[np.float64], technical: pd.DataFrame) -> NDArray[np
     return factor
 
 
+def predict_variables(
+    descriptors: NDArray[np.float64], variables: pd.DataFrame, patient: NDArray, n_strata: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """How well descriptors, e.g. topics, predict each variable, e.g. the scanner.
+
+    Parameters
+    ----------
+    descriptors
+        (volume, feature).
+    variables
+        (volume,) columns in the same order; measurements are predicted as quantile strata.
+    patient
+        (volume,) patients in the same order.
+    n_strata, seed
+        Strata of a measurement; seed of the cross-validation.
+
+    Returns
+    -------
+    DataFrame
+        One row per variable: volumes and levels used, chance, cross-validated balanced accuracy (NaN where there are
+        not two levels with patients enough).
+    """
+    rows = []
+    for name in variables.columns:
+        values = variables[name].reset_index(drop=True)
+        if is_measurement(values):
+            known = np.isfinite(values.to_numpy(np.float64))
+            values = pd.Series(strata_codes(values.where(known), n_strata)).astype(str).where(known, None)
+        found = predictability(descriptors, values, patient, seed)
+        rows.append((str(name), found.n, found.n_levels, found.chance, found.balanced_accuracy))
+    return pd.DataFrame(rows, columns=PREDICTED)
+
+
 def removal_effect(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
@@ -100,29 +133,13 @@ def removal_effect(
 ) -> pd.DataFrame:
     """How well descriptors predict each technical variable, before and after its removal.
 
-    Parameters
-    ----------
-    before, after
-        (volume, feature) descriptors.
-    technical
-        (volume,) columns in the same order; measurements are predicted as quantile strata.
-    patient
-        (volume,) patients in the same order.
-    n_strata, seed
-        Strata of a measurement; seed of the cross-validation.
+    Parameters are those of `predict_variables`, with the descriptors twice.
 
     Returns
     -------
     DataFrame
-        One row per variable: volumes and levels used, chance, cross-validated balanced accuracy before and after.
+        The table of `predict_variables` for `before`, with accuracy_before and accuracy_after.
     """
-    rows = []
-    for name in technical.columns:
-        values = technical[name].reset_index(drop=True)
-        if is_measurement(values):
-            values = pd.Series(strata_codes(values, n_strata)).astype(str).where(values.notna(), None)
-        first = predictability(before, values, patient, seed)
-        second = predictability(after, values, patient, seed)
-        accuracies = (first.balanced_accuracy, second.balanced_accuracy)
-        rows.append((str(name), first.n, first.n_levels, first.chance, *accuracies))
-    return pd.DataFrame(rows, columns=REMOVAL)
+    first = predict_variables(before, technical, patient, n_strata, seed)
+    second = predict_variables(after, technical, patient, n_strata, seed)
+    return first.rename(columns={"accuracy": "accuracy_before"}).assign(accuracy_after=second["accuracy"])

@@ -14,6 +14,7 @@ from popclust.evaluation.odds_ratios import detectable_odds_ratios
 from popclust.evaluation.permutation import group_sizes
 from popclust.evaluation.split_half import split_half
 from popclust.evaluation.stratified import STRATIFIED, gate, stratify
+from popclust.evaluation.technical_effects import PREDICTED, predict_variables
 from popclust.evaluation.term_noise import term_noise
 from popclust.settings import AssociateSettings
 
@@ -36,6 +37,8 @@ class Validity:
     """Reported associations within strata of each variable (see `stratify`)."""
     gate: pd.DataFrame
     """Reported associations: does each survive (see `gate`)."""
+    predicted: pd.DataFrame
+    """How well the topics predict each variable (see `predict_variables`)."""
     power: pd.DataFrame
     """What odds ratio could have been found (see `power_table`)."""
     term_noise: pd.DataFrame
@@ -47,6 +50,7 @@ def examine(
     result: AssociationResult,
     settings: AssociateSettings,
     variables: pd.DataFrame | None = None,
+    topics: pd.DataFrame | None = None,
 ) -> Validity:
     """Examine the reported grouping.
 
@@ -61,6 +65,9 @@ def examine(
     variables
         Columns by volume_id from `confounder_variables`; without them the tables of confounders are empty.
 
+    topics
+        (volume, topic) descriptors, index volume_id; without them the table of predictions is empty.
+
     Returns
     -------
     Validity
@@ -72,11 +79,17 @@ def examine(
     if variables is not None and variables.shape[1] > 0:
         against = confounders(reported, variables, settings.seed)
         repeated = stratify(reported, result.associations, variables, settings)
+    predicted = pd.DataFrame(columns=PREDICTED)
+    if variables is not None and topics is not None:
+        known = variables[~variables.index.duplicated()].reindex(population.volume_id)
+        shares = topics.loc[population.volume_id].to_numpy(np.float64)
+        predicted = predict_variables(shares, known, population.patient, settings.n_strata, settings.seed)
     return Validity(
         split_half=split_half(population, settings),
         confounders=against,
         stratified=repeated,
         gate=gate(repeated),
+        predicted=predicted,
         power=power_table(reported, settings),
         term_noise=term_noise(reported, settings),
     )
