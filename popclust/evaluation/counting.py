@@ -140,14 +140,7 @@ def count_population(
         No volume in the groups has a report, or a volume's patient is not known.
     """
     grid, volume_id, cluster = _line_up(clusters)
-    units = pd.DataFrame({"volume_id": volume_id, "row": np.arange(volume_id.size)})
-    reported = has_report.index[has_report.to_numpy(bool)]
-    units = units[units["volume_id"].isin(reported).to_numpy()]
-    if units.empty:
-        raise InputError("none of the grouped volumes has a report: there is nothing to test (see [terms] reports)")
-    units["patient"] = units["volume_id"].map(patient_of_volume)
-    if units["patient"].isna().any():
-        raise InputError(f"the patient of {int(units['patient'].isna().sum())} volumes with a report is not known")
+    units = _reported_volumes(volume_id, has_report, patient_of_volume)
     units["stratum"] = _stratum_codes(units["volume_id"], strata)
     units["date"] = units["volume_id"].map(acquired_on) if acquired_on is not None else 0
     units = _choose_units(units, settings.unit)
@@ -208,6 +201,22 @@ def _stratum_codes(volume_id: pd.Series, strata: pd.DataFrame | None) -> NDArray
     rows = strata[~strata.index.duplicated()].reindex(volume_id).reset_index(drop=True)
     codes = rows.groupby(list(rows.columns), dropna=False, sort=True, observed=True).ngroup()
     return np.asarray(codes, dtype=np.int64)
+
+
+def _reported_volumes(
+    volume_id: NDArray[np.object_], has_report: pd.Series, patient_of_volume: pd.Series
+) -> pd.DataFrame:
+    """Volumes with a report: volume_id, its row among all volumes, patient."""
+    reported = has_report.index[has_report.to_numpy(bool)]
+    units = pd.DataFrame({"volume_id": volume_id, "row": np.arange(volume_id.size)})
+    units = units[units["volume_id"].isin(reported)]
+    if units.empty:
+        raise InputError("none of the grouped volumes has a report: there is nothing to test (see [terms] reports)")
+    units = units.assign(patient=units["volume_id"].map(patient_of_volume))
+    n_unknown = int(units["patient"].isna().sum())
+    if n_unknown:
+        raise InputError(f"the patient of {n_unknown} volumes with a report is not known")
+    return units
 
 
 def _choose_units(units: pd.DataFrame, unit: str) -> pd.DataFrame:
