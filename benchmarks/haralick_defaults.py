@@ -38,7 +38,8 @@ from popclust.simulation.population import plan_population
 from popclust.simulation.rendering import render
 
 GROUPS = ("emphysema", "ground_glass", "fibrosis", "nodules")
-WINDOWS_MM, LEVELS, BINNINGS = (10.0, 14.0, 18.0, 22.0, 26.0), (8, 16, 32), ("equal_width", "equalized")
+WINDOWS_MM, LEVELS = (10.0, 14.0, 18.0, 22.0), (8, 16, 32)
+BINNINGS = (("equal_width", 8), ("equal_width", 16), ("equal_width", 32), ("equalized", 16))
 LESION_HU, HEALTHY_HU = 40.0, 8.0
 
 
@@ -147,7 +148,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for binning, levels in itertools.product(BINNINGS, LEVELS):
+    for binning, levels in BINNINGS:
         own = [r for r in rows if (r["binning"], r["n_levels"]) == (binning, levels)]
         style = {"color": f"C{LEVELS.index(levels)}", "linestyle": "-" if binning == "equal_width" else "--"}
         for axis, name in zip(axes, ("separation", "concordance"), strict=True):
@@ -170,7 +171,7 @@ def main() -> None:
         sys.exit(f"no test data in {arguments.data}: give --data")
     subjects, kernels = simulated(arguments.people), two_kernels(Path(arguments.data))
     rows = []
-    for window, levels, binning in itertools.product(WINDOWS_MM, LEVELS, BINNINGS):
+    for window, (binning, levels) in itertools.product(WINDOWS_MM, BINNINGS):
         chosen = HaralickSettings(window_mm=window, n_levels=levels, binning=binning)
         agreed = stability(*kernels, chosen)
         rows.append(
