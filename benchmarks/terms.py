@@ -4,12 +4,14 @@
     python benchmarks/terms.py --negation chapman_rsAnnotations.txt --json
     python benchmarks/terms.py --language de --negation tests/data/german_sentences.tsv --json
 
-One half of the two development files was used to tune the tables of triggers and synonyms: a permutation of their rows,
-seeded with SEED, is cut in the middle; its first part was tuned on, the second held out. The default, `--part auto`, scores
-the held-out half of these two files (known by their SHA-256) and all rows of any other; `part` says which in the output.
+One half of the two development files was used to tune the tables of triggers and synonyms: a permutation of their
+rows, seeded with SEED, is cut in the middle; its first part was tuned on, the second held out. The default,
+`--part auto`, scores the held-out half of these two files (known by their SHA-256) and all rows of any other; `part`
+says which in the output.
 
-Reports count a label when at least one mention of it counts in findings or impression; with *uncertain dropped* affirmed
-mentions count (the default of popclust), with *negated dropped* affirmed and uncertain ones (`count_uncertain = true`).
+Reports count a label when at least one mention of it counts in findings or impression; with *uncertain dropped*
+affirmed mentions count (the default of popclust), with *negated dropped* affirmed and uncertain ones (its setting
+`count_uncertain = true`).
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ LABELS = {
     "Edema": ("RID4866", "RID4865"),
     "Emphysema": ("RID4799",),
     "Fibrosis": ("RID3820",),
-    "Pleural_Thickening": ("pc:pleural_thickening", "RID46027"),
+    "Pleural_Thickening": ("RID28509",),
 }
 SECTIONS = ("findings", "impression")
 
@@ -169,7 +171,7 @@ def f1(truth: np.ndarray, found: np.ndarray) -> float:
 
 
 def speed_figures(texts: Sequence[str], radlex: Path, language: str) -> dict[str, Any]:
-    """Reports per second on one core with all findings of RadLex, matching and assertion, best of three, and the peer's."""
+    """Reports per second on one core with all findings of RadLex, best of three, and the peer's."""
     if not radlex.exists():
         return {"reports_per_second": None, "negspacy_reports_per_second": None}
     lexicon = load_lexicon(str(radlex), ("RID34785", "RID5"), builtin_synonyms=False)
@@ -192,7 +194,7 @@ def _timed(run: Any) -> float:
 
 
 def _negspacy(phrases: Sequence[str]) -> Any:
-    """A spaCy pipeline with a tokenizer, a sentence splitter, a matcher of phrases and negspacy; None if not installed."""
+    """A spaCy pipeline of tokenizer, sentence splitter, matcher of phrases and negspacy; None if not installed."""
     try:
         import spacy
         from negspacy.negation import Negex  # noqa: F401

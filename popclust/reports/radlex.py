@@ -61,7 +61,8 @@ def read_radlex(path: str | Path) -> dict[str, Concept]:
     try:
         with _open(path) as stream:
             if name.endswith(".csv"):
-                classes = _read_csv(io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline=""))
+                with io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="") as lines:
+                    classes = _read_csv(lines)
             elif name.endswith((".owl", ".rdf", ".xml")):
                 classes = _OwlReader().read(stream)
             else:
