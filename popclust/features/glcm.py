@@ -215,11 +215,11 @@ def _order(centres: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int
 
 def _padded_box(
     levels: NDArray, low: NDArray, high: NDArray, window: int, reach: int, outside: int
-) -> NDArray[np.uint16]:
+) -> NDArray[np.unsignedinteger]:
     """(y, x, z) levels that the windows with centres low .. high - 1 see, and `reach` beyond; `outside` the volume."""
     radius = window // 2
     start, stop = low - radius, high + radius + reach
-    box = np.full(tuple(stop - start), outside, dtype=np.uint16)
+    box = np.full(tuple(stop - start), outside, dtype=np.min_scalar_type(outside))
     inside_from, inside_to = np.maximum(start, 0), np.minimum(stop, levels.shape)
     source = tuple(slice(a, b) for a, b in zip(inside_from, inside_to, strict=True))
     target = tuple(slice(a, b) for a, b in zip(inside_from - start, inside_to - start, strict=True))
