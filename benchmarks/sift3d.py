@@ -1,6 +1,6 @@
 """How well 3D-SIFT keypoints return: repeatability, matching, speed, agreement with another extractor, curves.
 
-    python benchmarks/sift3d.py --volume V --json                    V against a turned, shifted and noisy copy of itself
+    python benchmarks/sift3d.py --volume V --json                    V against a turned, shifted, noisy copy of itself
     python benchmarks/sift3d.py --volume V --reference KEY --json    how many locations of another extractor are found
     python benchmarks/sift3d.py --volume V --lungs MASK --json       micro and macro descriptors in the lung
     python benchmarks/sift3d.py --volume V --curves FIGURE.png       curves over rotation, noise, scale and smoothing
@@ -63,6 +63,7 @@ class Copy:
     shift_mm: NDArray[np.float64]
 
     def __call__(self, points_mm: NDArray) -> NDArray[np.float64]:
+        """Where positions (n, 3) of the original lie in the copy."""
         return (np.asarray(points_mm, np.float64) - self.centre_mm) @ self.linear.T + self.centre_mm + self.shift_mm
 
 

@@ -96,7 +96,7 @@ def _scan(differences, threshold, slack):  # type: ignore[no-untyped-def]
                         continue
                     sign = np.float32(1.0) if value > 0 else np.float32(-1.0)
                     value = sign * value
-                    if sign * row[x - 1] >= value or sign * row[x + 1] >= value:
+                    if sign * row[x - 1] >= value or sign * row[x + 1] > value:
                         continue
                     if not _is_above(differences[level], z, y, x, sign, value, True):
                         continue
@@ -117,12 +117,14 @@ def _scan(differences, threshold, slack):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _is_above(plane, z, y, x, sign, value, skip_centre):  # type: ignore[no-untyped-def]
+def _is_above(plane, z, y, x, sign, value, is_own):  # type: ignore[no-untyped-def]
+    """No neighbour is higher; of equal ones on the voxel's own level the last in scan order counts as the top."""
     for dz in range(-1, 2):
         for dy in range(-1, 2):
             row = plane[z + dz, y + dy]
             for dx in range(-1, 2):
-                if sign * row[x + dx] >= value and not (skip_centre and dz == 0 and dy == 0 and dx == 0):
+                rival = sign * row[x + dx]
+                if rival > value or (is_own and rival == value and 9 * dz + 3 * dy + dx < 0):
                     return False
     return True
 

@@ -124,7 +124,8 @@ def _within(sites: Sites, grid: Volume, lung: Volume) -> Sites:
 
 def _checked_rotation(rotation: ArrayLike | None) -> NDArray[np.float64]:
     matrix = np.eye(3) if rotation is None else np.asarray(rotation, dtype=np.float64)
-    if matrix.shape != (3, 3) or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-4):
+    orthogonal = matrix.shape == (3, 3) and np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-4)
+    if not orthogonal or np.linalg.det(matrix) < 0:
         raise ValueError(f"rotation_to_atlas: must be a (3, 3) rotation, got {matrix.tolist()}")
     return matrix
 

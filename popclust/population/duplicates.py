@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import faiss  # type: ignore[import-untyped]
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ MAX_RATIO = 0.8
 MIN_VOTES = 8
 """Votes that a pair needs to be looked at."""
 TOLERANCE_MM = 8.0
-"""How far a keypoint may lie from where the rigid map takes it; breathing moves the lung by more, the chest does not."""
+"""How far a keypoint may lie from where the rigid map takes it; breathing moves the lung by more, the spine less."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,13 @@ def _votes(descriptors: list[NDArray[np.uint8]], seed: int) -> Counter[tuple[int
 
 def _index(rows: NDArray[np.float32], seed: int) -> faiss.Index:
     """Exact for small populations; beyond, inverted lists that hold each descriptor in its 64 bytes."""
+    exact = faiss.IndexFlatL2(rows.shape[1])
     if len(rows) <= EXACT_LIMIT:
-        index = faiss.IndexFlatL2(rows.shape[1])
-        index.add(rows)
-        return index
+        exact.add(rows)
+        return exact
     n_cells = 2 ** int(np.log2(4 * np.sqrt(len(rows))))
-    coarse = faiss.IndexFlatL2(rows.shape[1])
     kind = faiss.ScalarQuantizer.QT_8bit_direct
-    index = faiss.IndexIVFScalarQuantizer(coarse, rows.shape[1], n_cells, kind, faiss.METRIC_L2)
+    index = faiss.IndexIVFScalarQuantizer(exact, rows.shape[1], n_cells, kind, faiss.METRIC_L2)
     index.cp.seed, index.nprobe = seed, N_PROBES
     chosen = np.random.default_rng(seed).permutation(len(rows))[: 40 * n_cells]
     index.train(rows[np.sort(chosen)])

@@ -1,0 +1,134 @@
+"""Matching, the robust fit against known maps, and the search for duplicate subjects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from popclust.features.sift3d import Keypoints
+from popclust.normalization.keypoint_alignment import (
+    Matches,
+    chance_inliers,
+    fit_rigid,
+    match_keypoints,
+    squared_distances,
+)
+from popclust.population import duplicates
+from popclust.population.duplicates import find_duplicates
+
+
+def person(seed: int, n: int = 120) -> Keypoints:
+    rng = np.random.default_rng(seed)
+    return Keypoints(
+        position_mm=rng.uniform(-150, 150, (n, 3)).astype(np.float32),
+        scale_mm=rng.uniform(4, 12, n).astype(np.float32),
+        diameter_mm=rng.uniform(16, 48, n).astype(np.float32),
+        contrast=rng.choice([-1, 1], n).astype(np.int8),
+        frame=Rotation.random(n, rng=rng).as_matrix().astype(np.float32),
+        descriptor=rng.permuted(np.tile(np.arange(64, dtype=np.uint8), (n, 1)), axis=1),
+    )
+
+
+def seen_again(a: Keypoints, rotation, translation, scale=1.0, wrong=0.0, jitter_mm=0.0, seed=0) -> Keypoints:
+    """The same keypoints under a similarity, some of them elsewhere, in another order."""
+    rng = np.random.default_rng(seed)
+    position = scale * a.position_mm @ rotation.T + translation + rng.normal(0, jitter_mm + 1e-9, (len(a), 3))
+    lost = rng.random(len(a)) < wrong
+    position[lost] = rng.uniform(-300, 300, (lost.sum(), 3))
+    frame = np.einsum("nij,kj->nik", a.frame, rotation)
+    frame[lost] = Rotation.random(max(1, lost.sum()), rng=rng).as_matrix()[: lost.sum()]
+    b = Keypoints(
+        position.astype(np.float32),
+        (scale * a.scale_mm).astype(np.float32),
+        (scale * a.diameter_mm).astype(np.float32),
+        a.contrast,
+        frame.astype(np.float32),
+        a.descriptor,
+    )
+    return b.take(rng.permutation(len(a)))
+
+
+@given(
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    shift=st.tuples(*[st.floats(-200, 200)] * 3),
+    scale=st.sampled_from([1.0, 0.85, 1.2]),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_known_map_is_recovered_through_outliers(angles, shift, scale):
+    a = person(0)
+    rotation = Rotation.from_euler("xyz", angles).as_matrix()
+    b = seen_again(a, rotation, np.array(shift), scale, wrong=0.6, jitter_mm=0.5)
+    fit = fit_rigid(a, b, match_keypoints(a, b), 0, tolerance_mm=5.0, similarity=scale != 1.0)
+    assert Rotation.from_matrix(fit.rotation.T @ rotation).magnitude() < np.deg2rad(1.0)
+    assert fit.scale == pytest.approx(scale, rel=0.01)
+    centre = np.zeros((1, 3))
+    assert np.linalg.norm(fit(centre) - shift) < 1.0
+    assert 35 <= fit.n_inliers <= 65
+    assert fit.residual_mm < 2.0
+
+
+def test_matches_are_mutual_and_of_one_sign():
+    a, b = person(1), person(2)
+    matches = match_keypoints(a, b)
+    assert np.array_equal(a.contrast[matches.fixed], b.contrast[matches.moving])
+    for i, j, d in zip(matches.fixed, matches.moving, matches.distance, strict=True):
+        every = np.linalg.norm(b.descriptor.astype(float) - a.descriptor[i].astype(float), axis=1)
+        assert every[j] == every[b.contrast == a.contrast[i]].min()
+        assert d == pytest.approx(every[j], rel=1e-5)
+
+
+def test_squared_distances_are_exact():
+    a, b = person(3, 20).descriptor, person(4, 30).descriptor
+    slow = ((a[:, None].astype(int) - b[None].astype(int)) ** 2).sum(-1)
+    assert np.array_equal(squared_distances(a, b), slow)
+
+
+def test_the_fit_repeats_and_ignores_the_order_of_frames():
+    a = person(5)
+    b = seen_again(a, Rotation.from_euler("z", 0.3).as_matrix(), np.array([5.0, 6.0, 7.0]), wrong=0.5, jitter_mm=2.0)
+    matches = match_keypoints(a, b)
+    one, two = fit_rigid(a, b, matches, 3), fit_rigid(a, b, matches, 3)
+    assert one.rotation.tobytes() == two.rotation.tobytes()
+    assert one.translation_mm.tobytes() == two.translation_mm.tobytes()
+
+
+def test_chance_is_far_below_the_evidence():
+    a = person(6)
+    b = seen_again(a, np.eye(3), np.array([10.0, 0.0, 0.0]), wrong=0.5)
+    matches = match_keypoints(a, b)
+    assert fit_rigid(a, b, matches).n_inliers > 3 * chance_inliers(a, b, matches)
+
+
+def test_what_cannot_be_fitted_is_refused():
+    a = person(7, 2)
+    with pytest.raises(ValueError, match="3 matched locations"):
+        fit_rigid(a, a, match_keypoints(a, a))
+    b = person(8)
+    with pytest.raises(ValueError, match="tolerance_mm"):
+        fit_rigid(b, b, match_keypoints(b, b), tolerance_mm=0.0)
+
+
+def test_no_keypoints_no_matches():
+    nobody = person(9).take(np.zeros(120, bool))
+    assert len(match_keypoints(nobody, person(9))) == 0
+    assert len(Matches(*[np.empty(0)] * 3)) == 0
+
+
+@pytest.mark.parametrize("exact_limit", [20_000, 100])
+def test_the_same_person_is_found_among_others(monkeypatch, exact_limit):
+    monkeypatch.setattr(duplicates, "EXACT_LIMIT", exact_limit)
+    population = {f"v{i:02}": person(100 + i) for i in range(12)}
+    turn = Rotation.from_euler("xyz", (0.1, 0.0, 0.2)).as_matrix()
+    population["twin"] = seen_again(population["v03"], turn, np.array([3.0, 20.0, 0.0]), wrong=0.3, jitter_mm=1.0)
+    pairs = find_duplicates(population)
+    assert [(p.volume_a, p.volume_b) for p in pairs] == [("twin", "v03")]
+    assert pairs[0].n_inliers > 60
+    assert find_duplicates(population) == pairs
+
+
+def test_no_duplicates_among_one_or_none():
+    assert find_duplicates({}) == []
+    assert find_duplicates({"a": person(0)}) == []
