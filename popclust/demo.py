@@ -43,7 +43,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "n_samples": 1500,
         "grid_spacing_mm": 30.0,
     },
-    "haralick": {"spacing_mm": 3.0, "step_mm": 9.0},
+    "haralick": {"spacing_mm": 3.0, "step_mm": 9.0, "range_hu": [-1000.0, -100.0]},
     "sift": {"spacing_mm": 3.0},
     "vocabulary": {"n_words_haralick": 100, "n_words_micro_sift": 60, "n_words_macro_sift": 60},
     "cluster": {"n_clusters_max": 12},

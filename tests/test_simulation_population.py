@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import pickle
 from collections import Counter
 from collections.abc import Callable
@@ -20,12 +21,12 @@ from popclust.imaging.selection import is_sharp
 from popclust.imaging.volume import Volume
 from popclust.normalization.transform import DisplacementField
 from popclust.settings import HaralickSettings, IngestSettings
-from popclust.simulation.disease import GROUPS
+from popclust.simulation.disease import DEFAULT_GROUPS, GROUPS
 from popclust.simulation.population import VolumePlan, plan_population
 from popclust.simulation.rendering import render
 from popclust.simulation.report_english import ENGLISH
 from popclust.simulation.report_german import GERMAN
-from popclust.simulation.reporting import BACKGROUND_FINDINGS, draw_findings, write_report
+from popclust.simulation.reporting import BACKGROUND_FINDINGS, SHARED_FINDINGS, draw_findings, write_report
 from popclust.simulation.writing import VolumeRecord, write_atlas, write_tables, write_volume
 
 # ITK's modules warn when they are first imported.
@@ -128,10 +129,16 @@ def test_findings_are_those_of_the_group() -> None:
     rng = np.random.default_rng(0)
     for group, traits in GROUPS.items():
         drawn = [draw_findings(group, rng) for _ in range(200)]
-        allowed = {term for term, _ in (*traits.findings, *BACKGROUND_FINDINGS)}
+        allowed = {term for term, _ in (*traits.findings, *SHARED_FINDINGS, *BACKGROUND_FINDINGS)}
         assert {term for one in drawn for term in one} <= allowed
         for term, chance in traits.findings:
             assert np.mean([term in one for one in drawn]) == pytest.approx(chance, abs=0.12)
+
+
+def test_shared_findings_tell_every_two_diseases_apart() -> None:
+    pattern = {group: [group in groups for _, groups in SHARED_FINDINGS] for group in DEFAULT_GROUPS}
+    for a, b in itertools.combinations(DEFAULT_GROUPS, 2):
+        assert np.sum(np.not_equal(pattern[a], pattern[b])) >= 4
 
 
 def test_the_series_is_what_was_drawn(written: tuple[Path, VolumePlan, VolumeRecord]) -> None:

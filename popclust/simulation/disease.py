@@ -50,7 +50,7 @@ class GroupTraits:
     """Size of the chest from front to back at severity 1."""
 
 
-EMPHYSEMA, BULLA, AIR_TRAPPING = "RID4799", "RID28502", "RID28537"
+EMPHYSEMA, BULLA = "RID4799", "RID28502"
 GROUND_GLASS, SEPTAL_THICKENING, CONSOLIDATION = "RID28531", "RID28510", "RID43255"
 FIBROSIS, HONEYCOMBING, RETICULATION, TRACTION = "RID3820", "RID35280", "RID38794", "RID28528"
 NODULE, EFFUSION, ATELECTASIS, PNEUMONIA, METASTASIS = "RID50149", "RID34539", "RID28493", "RID5350", "RID5231"
@@ -204,13 +204,11 @@ GROUPS: dict[str, GroupTraits] = {
     "emphysema": GroupTraits(
         _emphysema_density,
         _emphysema_holes,
-        ((EMPHYSEMA, 1.0), (BULLA, 0.75), (AIR_TRAPPING, 0.65)),
+        ((EMPHYSEMA, 1.0), (BULLA, 0.75)),
         diaphragm_mm=22.0,
         depth_scale=1.08,
     ),
-    "ground_glass": GroupTraits(
-        _ground_glass, _nothing, ((GROUND_GLASS, 1.0), (SEPTAL_THICKENING, 0.7), (PNEUMONIA, 0.65))
-    ),
+    "ground_glass": GroupTraits(_ground_glass, _nothing, ((GROUND_GLASS, 1.0), (PNEUMONIA, 0.65))),
     "fibrosis": GroupTraits(
         _fibrosis_network,
         _fibrosis_cysts,
@@ -218,7 +216,7 @@ GROUPS: dict[str, GroupTraits] = {
         diaphragm_mm=-16.0,
     ),
     "nodules": GroupTraits(_nothing, _nodules, ((NODULE, 1.0), (METASTASIS, 0.75))),
-    "effusion": GroupTraits(_compressed_lung, _effusion, ((EFFUSION, 1.0), (ATELECTASIS, 0.85)), diaphragm_mm=-6.0),
+    "effusion": GroupTraits(_compressed_lung, _effusion, ((EFFUSION, 1.0),), diaphragm_mm=-6.0),
     "consolidation": GroupTraits(_consolidation, _nothing, ((CONSOLIDATION, 1.0), (PNEUMONIA, 0.75))),
     "atelectasis": GroupTraits(_collapse, _nothing, ((ATELECTASIS, 1.0),), diaphragm_mm=-18.0),
 }

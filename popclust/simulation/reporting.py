@@ -14,29 +14,41 @@ from popclust.simulation.report_sentences import Sentences
 Language = Literal["en", "de"]
 Generator = np.random.Generator
 
-BACKGROUND_FINDINGS: tuple[tuple[str, float], ...] = (
-    ("RID4897", 0.14),
-    ("RID3829", 0.20),
-    ("RID5196", 0.30),
-    ("RID4650", 0.10),
-    ("RID3953", 0.15),
-    ("RID3798", 0.12),
+SHARED_FINDINGS: tuple[tuple[str, tuple[str, str, str]], ...] = (
+    ("RID28496", ("emphysema", "ground_glass", "fibrosis")),
+    ("RID28537", ("emphysema", "ground_glass", "nodules")),
+    ("RID38588", ("emphysema", "ground_glass", "effusion")),
+    ("RID3829", ("emphysema", "fibrosis", "nodules")),
+    ("RID4897", ("emphysema", "fibrosis", "effusion")),
+    ("RID5196", ("emphysema", "nodules", "effusion")),
+    ("RID3953", ("ground_glass", "fibrosis", "nodules")),
+    ("RID28493", ("ground_glass", "fibrosis", "effusion")),
+    ("RID28510", ("ground_glass", "nodules", "effusion")),
+    ("RID3798", ("fibrosis", "nodules", "effusion")),
 )
+"""RadLex ids of findings that accompany several diseases, as most findings do: all that is known of one disease is how
+often each occurs with it. But for septal thickening in ground glass and atelectasis in effusion they are not drawn."""
+
+SHARED_CHANCE, STRAY_CHANCE = 0.92, 0.05
+"""Chance of a shared finding in the groups that it accompanies, and in the others."""
+
+BACKGROUND_FINDINGS: tuple[tuple[str, float], ...] = (("RID4650", 0.10), ("RID5352", 0.08))
 """RadLex ids of findings that have nothing to do with the group, and their chances."""
 
-OMISSION = 0.07
+OMISSION = 0.05
 """Share of true findings that the report does not mention."""
 FALSE_MENTION = 0.01
 """Chance that a finding that is not there is reported, per report."""
-HEDGE = 0.04
+HEDGE = 0.03
 """Share of true findings that the report only calls possible."""
 
 _COMMON_NEGATIVES = ("RID34539", "RID5352", "RID43255", "RID50149", "RID3798", "RID38588", "RID5350", "RID28496")
 
 
 def draw_findings(group: str, rng: Generator) -> tuple[str, ...]:
-    """RadLex ids of what one person of a group has: the group's own, then the background's."""
-    chances = (*GROUPS[group].findings, *BACKGROUND_FINDINGS)
+    """RadLex ids of what one person of a group has: the group's own, the shared ones, the background's."""
+    shared = ((term, SHARED_CHANCE if group in groups else STRAY_CHANCE) for term, groups in SHARED_FINDINGS)
+    chances = (*GROUPS[group].findings, *shared, *BACKGROUND_FINDINGS)
     return tuple(term for term, chance in chances if rng.random() < chance)
 
 

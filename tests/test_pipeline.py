@@ -1,0 +1,378 @@
+"""The whole flow on a real Dask cluster, over a small simulated population with known transforms."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from popclust.cli import BAD_INPUT, DONE, QUARANTINED, STOPPED, main
+from popclust.dataflow.client import connect
+from popclust.dataflow.flow import Flow
+from popclust.dataflow.pipeline import run
+from popclust.dataflow.progress import snapshot
+from popclust.dataflow.simulate import simulate
+from popclust.schema import TABLES
+from popclust.settings import ComputeSettings
+from popclust.study import Study
+
+N_VOLUMES = 12
+KEY = "11" * 32 + "\n"
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "atlas": {"spacing_mm": 6.0},
+    "normalize": {"transforms": "given", "min_ncc": -1.0, "max_failure_probability": 1.0, "min_lung_dice": 0.0},
+    "haralick": {"spacing_mm": 4.0, "window_mm": 20.0, "step_mm": 12.0},
+    "sift": {"spacing_mm": 4.0},
+    "extract": {"training_rows": 300},
+    "vocabulary": {"n_words_haralick": 20, "n_words_micro_sift": 10, "n_words_macro_sift": 10, "block_rows": 512},
+    "topics": {"n_topics": 5},
+    "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
+    "associate": {"min_term_count": 2, "n_permutations": 20},
+}
+DERIVED = [t for t in TABLES if t != "quarantine"]
+
+
+@pytest.fixture(scope="session")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("population") / "people"
+    with connect("", ComputeSettings(n_workers=2)) as client:
+        return simulate(client, str(folder), N_VOLUMES, 7, n_templates=1)
+
+
+@pytest.fixture(scope="session")
+def new_study(population: Path) -> Callable[..., Study]:
+    def make(folder: Path, **changes: Mapping[str, Any]) -> Study:
+        named: dict[str, Mapping[str, Any]] = {
+            "ingest": {"sources": [str(population / "DICOM")]},
+            "atlas": {"volume": str(population / "atlas" / "atlas.nii.gz")},
+            "normalize": {"given_folder": str(population / "transforms")},
+            "terms": {"reports": str(population / "reports.csv")},
+        }
+        sections = {*SETTINGS, *named, *changes}
+        overrides = {s: {**SETTINGS.get(s, {}), **named.get(s, {}), **changes.get(s, {})} for s in sections}
+        study = Study.create(str(folder), overrides)
+        key = Path(study.secret_path("key"))
+        key.parent.mkdir(mode=0o700)
+        key.touch(mode=0o600)
+        key.write_text(KEY)
+        return study
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(new_study: Callable[..., Study], tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    study = new_study(tmp_path_factory.mktemp("finished") / "study")
+    with connect("", ComputeSettings(n_workers=2)) as client:
+        return run(study, client)
+
+
+def _copy(flow: Flow, folder: Path) -> Study:
+    """The finished study at another place, to be changed."""
+    shutil.copytree(flow.study.url, folder)
+    shutil.copytree(f"{flow.study.url}.secret", f"{folder}.secret")
+    return Study.open(str(folder))
+
+
+def _set(study: Study, name: str, value: str) -> Study:
+    path = Path(study.path("study.toml"))
+    lines = path.read_text().splitlines()
+    places = [i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name} = ")]
+    assert len(places) == 1, f"{name} is not one line of study.toml"
+    lines[places[0]] = f"{name} = {value}"
+    path.write_text("\n".join(lines) + "\n")
+    return Study.open(study.url)
+
+
+def _counts(flow: Flow) -> dict[str, tuple[int, int]]:
+    return {s.name: (s.reused, s.done) for s in flow.progress.stages}
+
+
+def test_every_declared_table_and_store_is_there(finished: Flow):
+    study = finished.study
+    for name in DERIVED:
+        assert len(study.read_table(name)) > 0, name
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    assert words.counts.shape == (N_VOLUMES, 40)
+    assert topics.topic_of_volume.shape == (N_VOLUMES, 5)
+    assert study.exists("summary", "index.html")
+    assert study.exists("vocabulary", "training.zarr", "zarr.json")
+    card = study.read_json("runs", f"{finished.card.run_id}.json")
+    assert card["state"] == "ended"
+    assert card["packages"]["dask"]
+    assert [s["stage"] for s in card["stages"]][-1] == "summarize"
+
+
+def test_the_cohort_says_why(finished: Flow, population: Path):
+    truth = pd.read_parquet(population / "truth.parquet").drop_duplicates("series_instance_uid")
+    sources = pd.read_parquet(finished.study.secret_path("sources.parquet"))
+    cohort = finished.study.read_table("cohort").merge(sources, on="volume_id").merge(truth, on="series_instance_uid")
+    assert len(cohort) == len(truth)
+    assert cohort["included"].sum() == N_VOLUMES
+    expected = cohort["expected_reasons"].map(lambda r: set(r))
+    found = cohort["reasons"].map(lambda r: set(r))
+    copies = cohort["reasons"].map(lambda r: "duplicate_series" in r)
+    assert (expected[~copies] == found[~copies]).all()
+
+
+def test_nothing_in_the_study_names_a_patient(finished: Flow, population: Path):
+    truth = pd.read_parquet(population / "truth.parquet")
+    secrets = {str(v).encode() for c in ("patient", "study_instance_uid", "series_instance_uid") for v in truth[c]}
+    secrets |= {b"SIM^", b"PatientName"}
+    for path in Path(finished.study.url).rglob("*"):
+        if path.is_file() and path.suffix in {".json", ".parquet", ".html", ".svg", ".csv"}:
+            data = path.read_bytes()
+            if path.suffix == ".parquet":
+                data = pd.read_parquet(path).to_csv().encode()
+            assert not [s for s in secrets if s in data], path.name
+
+
+def test_features_lie_in_the_atlas(finished: Flow):
+    study = finished.study
+    volume_id = next(iter(study.markers("extract")))
+    group = study.open_group("features", f"{volume_id}.zarr")
+    lungs = study.open_group("atlas", "reference.zarr", "lungs")
+    low = np.asarray(dict(lungs.attrs)["origin_mm"]) if "origin_mm" in lungs.attrs else np.array([-200, -200, -200])
+    positions = np.asarray(group["haralick_position_mm"][...])
+    assert np.isfinite(np.asarray(group["haralick"][...])).all()
+    assert (positions > low - 60).all()
+    assert len(positions) == len(group["haralick"])
+
+
+def test_a_second_run_has_nothing_to_do(finished: Flow):
+    again = run(finished.study, None)
+    assert all(done == 0 for _, done in _counts(again).values())
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(finished: Flow, tmp_path: Path):
+    study = _set(_copy(finished, tmp_path / "s"), "n_topics", "4")
+    counts = _counts(run(study, None))
+    redone = {name for name, (_, done) in counts.items() if done}
+    assert redone == {"topics", "cluster", "associate", "summarize"}
+
+
+def test_a_rule_of_inclusion_redoes_no_volume_that_it_leaves_alone(finished: Flow, tmp_path: Path):
+    study = _set(_copy(finished, tmp_path / "s"), "min_slices", "100")
+    counts = _counts(run(study, None, until="extract"))
+    assert counts["ingest"][1] > 0
+    assert counts["normalize"] == (N_VOLUMES, 0)
+    assert counts["extract"] == (N_VOLUMES, 0)
+
+
+def test_one_worker_and_a_killed_one_give_the_same_bytes(finished: Flow, new_study: Any, tmp_path: Path):
+    study = new_study(tmp_path / "s")
+    killed = threading.Event()
+    with connect("", ComputeSettings(n_workers=1)) as client:
+        assert client is not None
+        killer = threading.Thread(target=_kill_workers, args=(client, study, ("normalize", "extract"), killed))
+        killer.start()
+        flow = run(study, client)
+        killer.join()
+    assert killed.is_set()
+    assert len(flow.quarantine) == 0
+    assert _digest(study) == _digest(finished.study)
+
+
+def _kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: threading.Event) -> None:
+    for stage in stages:
+        deadline = time.monotonic() + 240
+        while study.n_markers(stage) < 3:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+    killed.set()
+
+
+def _digest(study: Study) -> dict[str, bytes]:
+    stores = [f"{s}.zarr" for s in ("word_counts", "topics", "terms")]
+    parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
+    files = [f"{t}.parquet" for t in DERIVED] + [
+        str(p.relative_to(study.url))
+        for folder in (*stores, *parts)
+        for p in sorted(Path(study.url, folder).rglob("*"))
+        if p.is_file()
+    ]
+    return {f: study.read_bytes(f) for f in files}
+
+
+def _start(study: Study, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "popclust", "run", study.url, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(finished: Flow, new_study: Any, tmp_path: Path):
+    study = new_study(tmp_path / "s")
+    with _start(study, "--until", "normalize") as process:
+        while study.n_markers("normalize") < 3 and process.poll() is None:
+            time.sleep(0.02)
+        assert snapshot(study)["state"] == "running"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == STOPPED
+    assert snapshot(study)["state"] == "stopped"
+    n_before = study.n_markers("normalize")
+    assert 3 <= n_before < N_VOLUMES
+    counts = _counts(run(study, None, until="normalize"))
+    assert counts["ingest"][1] == 0
+    assert counts["normalize"] == (n_before, N_VOLUMES - n_before)
+    assert study.read_bytes("quality.parquet") == finished.study.read_bytes("quality.parquet")
+
+
+def test_a_killed_run_is_seen_as_killed_and_goes_on(new_study: Any, tmp_path: Path):
+    study = new_study(tmp_path / "s")
+    with _start(study, "--until", "ingest", "--scheduler", "serial") as process:
+        while study.n_markers("ingest") < 2 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    assert snapshot(study)["state"] == "killed"
+    assert main(["run", study.url, "--until", "ingest", "--scheduler", "serial"]) == DONE
+    assert study.n_markers("ingest") >= N_VOLUMES
+
+
+def test_a_bad_volume_goes_to_quarantine_and_comes_back(finished: Flow, population: Path, tmp_path: Path):
+    transforms = tmp_path / "transforms"
+    shutil.copytree(population / "transforms", transforms)
+    study = _set(_copy(finished, tmp_path / "s"), "given_folder", f"'{transforms}'")
+    sources = pd.read_parquet(study.secret_path("sources.parquet")).set_index("volume_id")["series_instance_uid"]
+    bad = sorted(study.markers("normalize"))[0]
+    file = transforms / f"{sources[bad]}.npz"
+    good = file.read_bytes()
+    file.write_bytes(good[:100])
+    assert main(["run", study.url, "--until", "encode", "--scheduler", "serial"]) == QUARANTINED
+    kept_out = study.read_table("quarantine")
+    assert kept_out[["volume_id", "stage"]].to_numpy().tolist() == [[bad, "normalize"]]
+    assert str(sources[bad]) not in kept_out["message"].iloc[0]
+    assert len(study.read_table("quality")) == N_VOLUMES - 1
+    # it stays out while nothing has changed, and comes back once it is mended
+    assert main(["run", study.url, "--until", "normalize", "--scheduler", "serial"]) == QUARANTINED
+    file.write_bytes(good)
+    assert main(["retry", study.url]) == DONE
+    assert main(["run", study.url, "--until", "normalize", "--scheduler", "serial"]) == DONE
+    assert len(study.read_table("quality")) == N_VOLUMES
+    assert len(study.read_table("quarantine")) == 0
+
+
+def test_new_volumes_fall_into_the_groups_of_the_model(finished: Flow, population: Path, tmp_path: Path, capsys: Any):
+    study = _copy(finished, tmp_path / "s")
+    reported = study.record("associate")
+    clusters = study.read_table("clusters")
+    for name in ("descriptor", "n_clusters", "seed"):
+        clusters = clusters[clusters[name] == reported[name]]
+    sources = pd.read_parquet(study.secret_path("sources.parquet")).set_index("volume_id")["folder"]
+    known = clusters.set_index("volume_id")["cluster"].iloc[:2]
+    assert main(["assign", study.url, *sources[known.index], "--scheduler", "serial", "--json"]) == DONE
+    rows = {r["volume_id"]: r for r in json.loads(capsys.readouterr().out)}
+    assert set(rows) == set(known.index)
+    assert all(rows[v]["nearest"] == cluster for v, cluster in known.items())
+    assert all(rows[v]["cluster"] in (cluster, -1) for v, cluster in known.items())
+
+
+def test_stages_alone_need_those_before_them(finished: Flow, new_study: Any, tmp_path: Path, capsys: Any):
+    fresh = new_study(tmp_path / "fresh")
+    assert main(["extract", fresh.url, "--scheduler", "serial"]) == BAD_INPUT
+    assert "popclust run" in " ".join(capsys.readouterr().err.split())
+    study = _set(_copy(finished, tmp_path / "s"), "n_topics", "3")
+    assert main(["cluster", study.url, "--scheduler", "serial"]) == BAD_INPUT
+    assert "stage topics is not up to date" in " ".join(capsys.readouterr().err.split())
+    assert main(["topics", study.url, "--scheduler", "serial"]) == DONE
+    assert main(["cluster", study.url, "--scheduler", "serial"]) == DONE
+
+
+def test_groups_stand_without_any_report(finished: Flow, tmp_path: Path):
+    study = _set(_copy(finished, tmp_path / "s"), "reports", "''")
+    flow = run(study, None)
+    record = study.record("associate")
+    assert record["Q"] is None
+    assert record["n_clusters"] >= 2
+    assert flow.card.records["terms"]["n_volumes_without_report"] == N_VOLUMES
+
+
+def test_minibatch_groups_are_dask_mls(finished: Flow, tmp_path: Path):
+    study = _set(_copy(finished, tmp_path / "s"), "engine", "'minibatch'")
+    run(study, None, until="cluster")
+    clusters = study.read_table("clusters")
+    assert set(clusters["descriptor"]) == {"haralick", "sift", "concatenated", "lda"}
+    assert clusters.groupby(["descriptor", "n_clusters", "seed"]).size().eq(N_VOLUMES).all()
+
+
+def test_two_runs_at_once_are_refused(finished: Flow, tmp_path: Path, capsys: Any):
+    study = _copy(finished, tmp_path / "s")
+    active = study.read_json("runs", "active.json")
+    study.write_json({**active, "state": "running", "pid": os.getppid()}, "runs", "active.json")
+    assert main(["run", study.url, "--scheduler", "serial"]) == BAD_INPUT
+    assert "another run is at work" in " ".join(capsys.readouterr().err.split())
+
+
+def test_status_and_compare_speak_json(finished: Flow, tmp_path: Path, capsys: Any):
+    study = finished.study
+    assert main(["status", study.url, "--json"]) == DONE
+    state = json.loads(capsys.readouterr().out)
+    assert {s["stage"]: s["left"] for s in state["stages"]}["summarize"] == 0
+    card = study.path("runs", f"{finished.card.run_id}.json")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**json.loads(Path(card).read_text()), "python": "2.7"}))
+    assert main(["compare", card, str(other), "--json"]) == DONE
+    assert [d["name"] for d in json.loads(capsys.readouterr().out)] == ["python"]
+
+
+def test_too_little_room_stops_in_good_order(finished: Flow, tmp_path: Path, capsys: Any):
+    study = _set(_copy(finished, tmp_path / "s"), "min_free_disk_mb", "1000000000")
+    study = _set(study, "n_topics", "3")
+    assert main(["run", study.url, "--scheduler", "serial"]) == STOPPED
+    assert "MB of disk are left" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_stops_and_loses_nothing(new_study: Any, tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        study = new_study(disk / "s", compute={"min_free_disk_mb": 0})
+        assert main(["run", study.url, "--until", "ingest", "--scheduler", "serial"]) == STOPPED
+        n_done = study.n_markers("ingest")
+        assert 0 < n_done < N_VOLUMES
+        subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
+        counts = _counts(run(study, None, until="ingest"))
+        assert counts["ingest"][0] == n_done
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: None, "nothing"),
+        (lambda folder: folder.mkdir(), "no "),
+        (lambda folder: (folder.mkdir(), (folder / "note.txt").write_text("hello")), "no image"),
+    ],
+)
+def test_sources_without_series_are_one_clear_line(make: Any, says: str, tmp_path: Path, capsys: Any):
+    source = tmp_path / "source"
+    make(source)
+    study = Study.create(str(tmp_path / "s"), {"ingest": {"sources": [str(source)]}})
+    assert main(["run", study.url, "--scheduler", "serial"]) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith("error:")
+    assert "Traceback" not in error
+
+
+def test_no_study_is_one_clear_line(tmp_path: Path, capsys: Any):
+    assert main(["run", str(tmp_path / "none")]) == BAD_INPUT
+    assert "no study here" in " ".join(capsys.readouterr().err.split())
