@@ -7,6 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_study import N_VOLUMES, make_study
+
+from popclust.dataflow.client import connect
+from popclust.dataflow.flow import Flow
+from popclust.dataflow.pipeline import run
+from popclust.dataflow.simulate import simulate
+from popclust.settings import ComputeSettings
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,19 @@ def data_path() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated population on disk."""
+    folder = tmp_path_factory.mktemp("population") / "people"
+    with connect("", ComputeSettings(n_workers=2)) as client:
+        return simulate(client, str(folder), N_VOLUMES, 7, n_templates=1)
+
+
+@pytest.fixture(scope="session")
+def finished(population: Path, tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    """Its study, run to the end on two workers; tests that change it make a copy."""
+    study = make_study(tmp_path_factory.mktemp("finished") / "study", population)
+    with connect("", ComputeSettings(n_workers=2)) as client:
+        return run(study, client)

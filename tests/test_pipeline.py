@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -10,73 +11,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_study import DERIVED, N_VOLUMES, make_study
 
 from popclust.cli import BAD_INPUT, DONE, QUARANTINED, STOPPED, main
 from popclust.dataflow.client import connect
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.progress import snapshot
-from popclust.dataflow.simulate import simulate
-from popclust.schema import TABLES
 from popclust.settings import ComputeSettings
 from popclust.study import Study
 
-N_VOLUMES = 12
-KEY = "11" * 32 + "\n"
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "atlas": {"spacing_mm": 6.0},
-    "normalize": {"transforms": "given", "min_ncc": -1.0, "max_failure_probability": 1.0, "min_lung_dice": 0.0},
-    "haralick": {"spacing_mm": 4.0, "window_mm": 20.0, "step_mm": 12.0},
-    "sift": {"spacing_mm": 4.0},
-    "extract": {"training_rows": 300},
-    "vocabulary": {"n_words_haralick": 20, "n_words_micro_sift": 10, "n_words_macro_sift": 10, "block_rows": 512},
-    "topics": {"n_topics": 5},
-    "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
-    "associate": {"min_term_count": 2, "n_permutations": 20},
-}
-DERIVED = [t for t in TABLES if t != "quarantine"]
 
-
-@pytest.fixture(scope="session")
-def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("population") / "people"
-    with connect("", ComputeSettings(n_workers=2)) as client:
-        return simulate(client, str(folder), N_VOLUMES, 7, n_templates=1)
-
-
-@pytest.fixture(scope="session")
-def new_study(population: Path) -> Callable[..., Study]:
-    def make(folder: Path, **changes: Mapping[str, Any]) -> Study:
-        named: dict[str, Mapping[str, Any]] = {
-            "ingest": {"sources": [str(population / "DICOM")]},
-            "atlas": {"volume": str(population / "atlas" / "atlas.nii.gz")},
-            "normalize": {"given_folder": str(population / "transforms")},
-            "terms": {"reports": str(population / "reports.csv")},
-        }
-        sections = {*SETTINGS, *named, *changes}
-        overrides = {s: {**SETTINGS.get(s, {}), **named.get(s, {}), **changes.get(s, {})} for s in sections}
-        study = Study.create(str(folder), overrides)
-        key = Path(study.secret_path("key"))
-        key.parent.mkdir(mode=0o700)
-        key.touch(mode=0o600)
-        key.write_text(KEY)
-        return study
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def finished(new_study: Callable[..., Study], tmp_path_factory: pytest.TempPathFactory) -> Flow:
-    study = new_study(tmp_path_factory.mktemp("finished") / "study")
-    with connect("", ComputeSettings(n_workers=2)) as client:
-        return run(study, client)
+@pytest.fixture
+def new_study(population: Path) -> Any:
+    return functools.partial(make_study, population=population)
 
 
 def _copy(flow: Flow, folder: Path) -> Study:

@@ -17,6 +17,8 @@ import popclust
 from popclust.errors import InputError, SurroundingsError
 from popclust.settings import ComputeSettings
 
+log = logging.getLogger(__name__)
+
 ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
@@ -32,7 +34,11 @@ ONE_THREAD = dict.fromkeys(
 WORKER_CONFIG = {
     # Workers own a child for elastix, and a daemonic process may have no children.
     "distributed.worker.daemon": False,
-    "distributed.nanny.pre-spawn-environ": {**ONE_THREAD, "MALLOC_TRIM_THRESHOLD_": "65536"},
+    "distributed.nanny.pre-spawn-environ": {
+        **ONE_THREAD,
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "DASK_LOGGING__DISTRIBUTED": "error",
+    },
     "distributed.comm.timeouts.connect": "60s",
 }
 
@@ -62,6 +68,8 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
         No scheduler answers.
     """
     compute = compute or ComputeSettings()
+    if not log.isEnabledFor(logging.INFO):  # what Dask does is of interest to those who ask for it
+        logging.getLogger("distributed").setLevel(logging.ERROR)
     scheduler = scheduler or dask.config.get("scheduler-address", "") or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
     if scheduler == "serial":
         yield None

@@ -117,9 +117,8 @@ def gather_terms(study: Study, parts: Sequence[Found]) -> Mapping[str, Any]:
 
 def print_terms(record: Mapping[str, Any], line: Callable[[str], None]) -> None:
     """Say what joined and what did not."""
-    line(
-        f"{record['n_reports']} reports with {record['n_terms']} terms, {record['n_reports_without_volume']} of no volume"
-    )
+    lost = record["n_reports_without_volume"]
+    line(f"{record['n_reports']} reports with {record['n_terms']} terms, {lost} of no volume in the cohort")
     without = record["n_volumes_without_report"]
     line(f"{record['n_volumes_with_report']} volumes with a report, {without} without (grouped, but not tested)")
 

@@ -1,0 +1,43 @@
+"""A small study of simulated people with known transforms, run once for all tests of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from popclust.schema import TABLES
+from popclust.study import Study
+
+N_VOLUMES = 12
+KEY = "11" * 32 + "\n"
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "atlas": {"spacing_mm": 6.0},
+    "normalize": {"transforms": "given", "min_ncc": -1.0, "max_failure_probability": 1.0, "min_lung_dice": 0.0},
+    "haralick": {"spacing_mm": 4.0, "window_mm": 20.0, "step_mm": 12.0},
+    "sift": {"spacing_mm": 4.0},
+    "extract": {"training_rows": 300},
+    "vocabulary": {"n_words_haralick": 20, "n_words_micro_sift": 10, "n_words_macro_sift": 10, "block_rows": 512},
+    "topics": {"n_topics": 5},
+    "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
+    "associate": {"min_term_count": 2, "n_permutations": 20},
+}
+DERIVED = [t for t in TABLES if t != "quarantine"]
+
+
+def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> Study:
+    """A study of a simulated population, with a key of its own that is always the same."""
+    named: dict[str, Mapping[str, Any]] = {
+        "ingest": {"sources": [str(population / "DICOM")]},
+        "atlas": {"volume": str(population / "atlas" / "atlas.nii.gz")},
+        "normalize": {"given_folder": str(population / "transforms")},
+        "terms": {"reports": str(population / "reports.csv")},
+    }
+    sections = {*SETTINGS, *named, *changes}
+    overrides = {s: {**SETTINGS.get(s, {}), **named.get(s, {}), **changes.get(s, {})} for s in sections}
+    study = Study.create(str(folder), overrides)
+    key = Path(study.secret_path("key"))
+    key.parent.mkdir(mode=0o700)
+    key.touch(mode=0o600)
+    key.write_text(KEY)
+    return study
