@@ -3,8 +3,8 @@
     python benchmarks/radlex_owl.py [--classes 46900] [--json]
 
 The file has the form of RadLex: a class in an owl:Class with its English label and parent, German labels in
-later rdf:Description elements, half of them in the other of RadLex's two namespaces, comments, definitions and namespaces
-as entities. It is loaded in a process of its own, so that its peak of memory is the loader's.
+later rdf:Description elements, half of them in the other of RadLex's two namespaces, definitions, sources, and
+namespaces as entities. It is loaded in a process of its own, so that its peak of memory is the loader's.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ class Trigger:
 
     kind: str
     """A status, ``"leaning"`` (uncertain, but a negation before it wins: "no opacity to suggest pneumonia"),
-    ``"stop"`` (scopes end here), ``"soft_stop"`` (they do if no "or" follows that would carry a list on), ``"or"``, or ``"none"`` (hides the triggers and full stops inside it)."""
+    ``"stop"`` (scopes end here), ``"soft_stop"`` (they do if no "or" follows that would carry a list on), ``"or"``, or
+    ``"none"`` (hides the triggers and full stops inside it)."""
     before: bool
     """It governs what follows it."""
     after: bool
