@@ -79,32 +79,40 @@ class NormalizeSettings:
     """'full': non-linear registration to every template; 'pruned': to the n_best after the affine step."""
     n_best: int = 1
     """Templates that go on to the non-linear step when the search is pruned."""
-    grid_spacing_mm: float = 16.0
+    grid_spacing_mm: float = 10.0
     """Distance between the control points of the final B-spline grid."""
     n_resolutions: int = 4
     """Levels of the image pyramid in the non-linear step."""
-    n_iterations: int = 200
+    n_iterations: int = 300
     """Iterations per level."""
-    n_samples: int = 3000
+    n_samples: int = 5000
     """Random voxels per iteration."""
-    metric: Literal["mi", "ncc", "mean_squares"] = "mi"
+    metric: Literal["mi", "ncc"] = "mi"
     """Similarity that the non-linear step maximises; 'mi' (mutual information) bears changed density best."""
-    bending_weight: float = 200.0
+    bending_weight: float = 150.0
     """Weight of the bending energy penalty (in 1/mm^2) against the similarity."""
-    edge_weight: float = 0.0
+    edge_weight: float = 10.0
     """Weight of the lung edge channel against the image in the non-linear step."""
+    min_edge_dice: float = 0.8
+    """The lung edge takes part only if the intensity-based lungs overlap this much after the affine step."""
     landmark_weight: float = 0.01
     """Weight of landmarks where templates are registered to the atlas with them."""
-    field_spacing_mm: float = 8.0
+    field_spacing_mm: float = 5.0
     """Distance between the nodes of the stored transform."""
-    min_ncc: float = 0.3
-    """Volumes whose lungs correlate less with the atlas are not accepted."""
-    min_lung_dice: float = 0.75
+    min_ncc: float = 0.1
+    """Volumes whose lungs correlate less with the atlas are not accepted; disease lowers it too."""
+    min_lung_dice: float = 0.5
     """Volumes whose carried-over lungs overlap the independent intensity-based ones less are not accepted."""
-    min_coverage: float = 0.3
+    min_lung_inside: float = 0.85
+    """Share of the intensity-based lungs that must lie within the carried-over ones; fluid does not lower it."""
+    min_coverage: float = 0.15
     """Share of the atlas lung that a volume must show, and that NCC is compared over."""
     max_folding: float = 0.02
     """Largest share of lung voxels where the transform folds space."""
+    check_orientation: bool = True
+    """Try whether the volume fits the atlas better mirrored, feet first or face down."""
+    max_flip_advantage: float = 0.02
+    """Volumes that correlate better by more than this when they are turned over are not accepted."""
     max_failure_probability: float = 0.5
     """Volumes whose registration failed with a higher calibrated probability are not accepted."""
     seed: int = 0
@@ -155,7 +163,7 @@ class SiftSettings:
     """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
     min_contrast_hu: float = 11.5
     """Smallest difference of Gaussians at a keypoint."""
-    max_edge_ratio: float = 240.0
+    max_edge_ratio: float = 265.0
     """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
     max_locations: int = 600
     """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from popclust.errors import InputError
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume, resample
+from popclust.normalization.start import is_cut_off
 
 GRID_MM = 8.0
 """Resolution at which shapes are compared."""
@@ -52,8 +53,9 @@ def lung_shape(volume: Volume, lungs: Volume | None = None) -> LungShape:
     lung_ml = float(np.count_nonzero(mask.hu)) * float(np.prod(mask.spacing_mm)) / 1000
     if lung_ml == 0:
         return LungShape(np.packbits(np.zeros(GRID_VOXELS**3, bool)), False)
-    is_cut = bool(mask.hu[0].any() or mask.hu[-1].any())
-    return LungShape(np.packbits(_centred(resample(mask, GRID_MM))), not is_cut and lung_ml >= MIN_WHOLE_ML)
+    return LungShape(
+        np.packbits(_centred(resample(mask, GRID_MM))), not is_cut_off(mask.hu) and lung_ml >= MIN_WHOLE_ML
+    )
 
 
 def choose_from_cohort(shapes: Mapping[str, LungShape], n_templates: int) -> list[str]:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from popclust.errors import VolumeError
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas, Template
+from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, corners_mm, prepare
 from popclust.normalization.quality import (
+    UNCHECKED,
+    Evidence,
     failure_probability,
     measure,
     ncc,
@@ -23,7 +26,8 @@ from popclust.normalization.quality import (
     rotation_of,
     thinned,
 )
-from popclust.normalization.registration import NEAR_LUNGS_MM, lung_start, register_affine, register_nonlinear
+from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
+from popclust.normalization.start import find_start, is_cut
 from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
 from popclust.normalization.transform import AffineMap, DisplacementField, PointMap, inverted
 from popclust.settings import NormalizeSettings
@@ -124,8 +128,9 @@ def normalize_volume(
     final = _final_candidates([c for c in affine if c.template.template_id in order[:n_final]], prepared, settings)
     final_ncc = compare(final, prepared, atlas, settings.min_coverage)
     chosen = max(final, key=lambda c: final_ncc[c.template.template_id])
-    extra = {"template_spread_mm": _spread_mm(affine, atlas), "n_templates": len(affine)}
-    return _assembled(chosen, chosen.template.template_id, affine_ncc | final_ncc, prepared, atlas, settings, extra)
+    way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
+    evidence = Evidence(way_round, _spread_mm(affine, atlas))
+    return _assembled(chosen, chosen.template.template_id, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
 
 
 def normalized_from_given(
@@ -143,7 +148,7 @@ def normalized_from_given(
         The volume is too small, flat, or shows no lung.
     """
     prepared = prepare(volume, atlas.spacing_mm)
-    return _assembled(to_volume, "given", {}, prepared, atlas, settings, {}, to_atlas)
+    return _assembled(to_volume, "given", {}, prepared, atlas, settings, Evidence(UNCHECKED, 0.0), to_atlas)
 
 
 def compare(candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, min_coverage: float) -> dict[str, float]:
@@ -172,10 +177,12 @@ def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettin
         None could be reached.
     """
     found, failures = [], []
+    with_keypoints = is_cut(volume)
     for template in atlas.templates:
         fixed = template.prepared
         try:
-            found.append(Candidate(template, register_affine(fixed, volume, lung_start(fixed, volume), settings)))
+            start = find_start(fixed, volume, with_keypoints=with_keypoints)
+            found.append(Candidate(template, register_affine(fixed, volume, start.to_moving, settings)))
         except VolumeError as error:
             failures.append(error)
     if not found:
@@ -215,7 +222,7 @@ def _assembled(
     volume: Prepared,
     atlas: Atlas,
     settings: NormalizeSettings,
-    extra: Mapping[str, float],
+    evidence: Evidence,
     to_atlas: DisplacementField | None = None,
 ) -> Normalized:
     """Store both directions, carry the lungs over, measure, decide."""
@@ -230,12 +237,14 @@ def _assembled(
         )
     lung = carried_over(atlas.reference.lungs, to_atlas, volume.lungs)
     measures = measure(atlas.reference, volume, to_volume, lung)
-    probability = failure_probability(measures)
-    reasons = reject_reasons(measures, probability, settings)
+    probability = failure_probability(measures, evidence)
+    reasons = reject_reasons(measures, evidence, probability, settings)
     quality = {
         "template_id": template_id,
         **{name: round(value, 6) for name, value in dataclasses.asdict(measures).items()},
-        **{name: round(value, 6) for name, value in extra.items()},
+        "orientation": evidence.orientation.best,
+        "orientation_advantage": round(evidence.orientation.advantage, 6),
+        "template_spread_mm": round(evidence.template_spread_mm, 6),
         "failure_probability": round(probability, 6),
         "accepted": not reasons,
         "reasons": reasons,

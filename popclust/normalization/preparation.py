@@ -41,13 +41,16 @@ class Prepared:
         """Signed distance to the lung surface, a ramp from -1 inside to 1 outside over `EDGE_MM` either side."""
         spacing = self.lungs.spacing_mm
         inside = ndimage.distance_transform_edt(self.lungs.hu, sampling=spacing)
-        outside = ndimage.distance_transform_edt(~self.lungs.hu, sampling=spacing)
-        return self.lungs.with_values(np.clip((outside - inside) / EDGE_MM, -1, 1).astype(np.float32))
+        return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
+
+    @cached_property
+    def _outside_mm(self) -> NDArray[np.float32]:
+        distance = ndimage.distance_transform_edt(~self.lungs.hu, sampling=self.lungs.spacing_mm)
+        return np.asarray(distance, dtype=np.float32)
 
     def near_lungs(self, distance_mm: float) -> Volume:
         """The lungs and what lies within a distance of them."""
-        outside = ndimage.distance_transform_edt(~self.lungs.hu, sampling=self.lungs.spacing_mm)
-        return self.lungs.with_values(outside <= distance_mm)
+        return self.lungs.with_values(self._outside_mm <= distance_mm)
 
     def shows(self, points_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which positions (n, 3) lie in the field of view."""

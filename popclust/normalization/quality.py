@@ -12,6 +12,10 @@ from popclust.normalization.preparation import Prepared
 from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
 from popclust.settings import NormalizeSettings
 
+MIN_SIZE_RATIO = 0.6
+"""Adults' chests differ less than this from the atlas's, or its inverse: else the spacing is wrong."""
+MAX_ANISOTROPY = 1.7
+"""Chests are not stretched more than this along one direction against another: else the spacing is wrong."""
 MAX_POINTS = 40_000
 """Voxels at most over which a measure is taken: every n-th in C order."""
 
@@ -26,6 +30,8 @@ class Measures:
     """The same over the lungs and their surroundings (1 cm)."""
     lung_dice: float
     """Overlap of the lungs carried over from the atlas with the volume's own intensity-based ones."""
+    lung_inside: float
+    """Share of the volume's own intensity-based lungs within the lungs carried over: 1 also for a lung full of fluid."""
     folding: float
     """Share of atlas lung voxels where the map atlas -> volume folds space."""
     coverage: float
@@ -40,6 +46,30 @@ class Measures:
     """Standard deviation of the logarithm of the local volume ratio in the lungs."""
 
 
+@dataclass(frozen=True)
+class Orientation:
+    """The way round in which a volume fits the atlas best."""
+
+    best: str
+    """'upright' is as it should be; 'feet_first', 'face_down' or 'mirrored'."""
+    advantage: float
+    """NCC of the best way round other than upright minus NCC upright, after affine registration of each."""
+
+
+UNCHECKED = Orientation("upright", -1.0)
+"""What stands for a volume whose orientation is known."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the registration itself tells about its success."""
+
+    orientation: Orientation
+    """Which way round the volume fits best."""
+    template_spread_mm: float
+    """Disagreement of the templates after the affine step; 0 with one template."""
+
+
 def ncc(a: NDArray, b: NDArray) -> float:
     """Normalised cross correlation of two samples (n,); 0 where one is constant."""
     a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
@@ -50,7 +80,7 @@ def ncc(a: NDArray, b: NDArray) -> float:
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Dice overlap of two masks, 0 where both are empty."""
     total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2.0 * np.count_nonzero(a & b) / total if total else 0.0
+    return float(2.0 * np.count_nonzero(a & b) / total) if total else 0.0
 
 
 def thinned(points: NDArray, n_max: int = MAX_POINTS) -> NDArray:
@@ -82,22 +112,22 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     inside = atlas_lung & shown
     determinant = jacobian_determinants(to_volume, points[atlas_lung])
     affine = AffineMap.fitted(points, moved)
-    stretches = np.linalg.svd(affine.matrix, compute_uv=False)
     positive = determinant[determinant > 0.01]
     return Measures(
         ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
         region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
         lung_dice=dice(lung.hu, volume.lungs.hu),
+        lung_inside=float((lung.hu & volume.lungs.hu).sum()) / max(float(volume.lungs.hu.sum()), 1.0),
         folding=float(np.mean(determinant <= 0)),
         coverage=float(inside.sum()) / max(float(atlas_lung.sum()), 1.0),
         size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
-        anisotropy=float(stretches[0]) / max(float(stretches[-1]), 1e-6),
+        anisotropy=anisotropy(affine),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
     )
 
 
-def failure_probability(measures: Measures) -> float:
+def failure_probability(measures: Measures, evidence: Evidence) -> float:
     """Calibrated probability that a registration failed (docs/registration.md says on what it was calibrated)."""
     terms = [
         _INTERCEPT,
@@ -115,6 +145,12 @@ _INTERCEPT = 12.0
 _WEIGHTS = {"ncc": -6.0, "region_ncc": -6.0, "lung_dice": -12.0, "size_ratio": 4.0}
 
 
+def anisotropy(affine: AffineMap) -> float:
+    """Largest over smallest stretch."""
+    stretches = np.linalg.svd(affine.matrix, compute_uv=False).tolist()
+    return float(stretches[0] / max(stretches[-1], 1e-6))
+
+
 def rotation_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotation nearest to a (3, 3) matrix (polar decomposition, never a reflection)."""
     u, _, vt = np.linalg.svd(matrix)
@@ -122,13 +158,19 @@ def rotation_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((u * sign) @ vt)
 
 
-def reject_reasons(measures: Measures, failure_probability: float, settings: NormalizeSettings) -> list[str]:
+def reject_reasons(
+    measures: Measures, evidence: Evidence, failure_probability: float, settings: NormalizeSettings
+) -> list[str]:
     """Codes of why a volume is not accepted; none if it is."""
     limits = {
         "low_ncc": measures.ncc < settings.min_ncc,
         "low_lung_dice": measures.lung_dice < settings.min_lung_dice,
+        "lung_outside": measures.lung_inside < settings.min_lung_inside,
         "low_coverage": measures.coverage < settings.min_coverage,
         "folding": measures.folding > settings.max_folding,
+        evidence.orientation.best: evidence.orientation.advantage > settings.max_flip_advantage,
+        "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
+        "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY,
         "likely_failed": failure_probability > settings.max_failure_probability,
     }
     return [code for code, is_broken in limits.items() if is_broken]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from popclust.imaging.volume import resample
+from popclust.imaging.volume import resample, sample
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.preparation import Prepared, on_grid
-from popclust.normalization.transform import AffineMap, ChainMap
+from popclust.normalization.quality import anisotropy, dice, thinned
+from popclust.normalization.start import find_start, is_cut
+from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
 BENDING_SAMPLES = 300
@@ -17,8 +19,9 @@ AFFINE_SPACING_MM = 4.0
 _METRICS = {
     "ncc": "AdvancedNormalizedCorrelation",
     "mi": "AdvancedMattesMutualInformation",
-    "mean_squares": "AdvancedMeanSquares",
 }
+MAX_STRETCH = 1.45
+"""An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
 """Voxels of the fixed image this near to its lungs are compared."""
 
@@ -40,7 +43,8 @@ def register_pair(
     settings : NormalizeSettings
         Metric, grid, samples, iterations and the seed; equal input and settings give equal bits.
     start : AffineMap, optional
-        Point map fixed -> moving to begin with; without it the lungs' boxes are laid over each other.
+        Point map fixed -> moving to begin with; without it one is searched for, with keypoints where the moving
+        volume is a fragment.
     points : CorrespondingPoints, optional
         Landmarks that support the non-linear step.
 
@@ -54,29 +58,21 @@ def register_pair(
     VolumeError
         elastix gave up.
     """
-    affine = register_affine(fixed, moving, start or lung_start(fixed, moving), settings)
+    if start is None:
+        start = find_start(fixed, moving, with_keypoints=is_cut(moving)).to_moving
+    affine = register_affine(fixed, moving, start, settings)
     return register_nonlinear(fixed, moving, affine, settings, points=points)
 
 
-def lung_start(fixed: Prepared, moving: Prepared) -> AffineMap:
-    """Shift that lays the lungs' centroids over each other, point map fixed -> moving."""
-    centres = [p.lungs.index_to_mm(np.argwhere(p.lungs.hu)).mean(axis=0) for p in (fixed, moving)]
-    return AffineMap.translation(centres[1] - centres[0])
-
-
 def register_affine(fixed: Prepared, moving: Prepared, start: AffineMap, settings: NormalizeSettings) -> AffineMap:
-    """Rigid, then affine registration from a start; point map fixed -> moving."""
-    spacing = max(AFFINE_SPACING_MM, *fixed.image.spacing_mm)
-    fixed_image, moving_image = (resample(p.image, spacing) for p in (fixed, moving))
-    chain = register(
-        [fixed_image],
-        [moving_image],
-        [_rigid_stage(settings), _affine_stage(settings)],
-        start=start,
-        fixed_mask=on_grid(fixed.near_lungs(NEAR_LUNGS_MM), fixed_image),
-    )
-    origin = np.array([[0.0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100]])
-    return AffineMap.fitted(origin, chain(origin))
+    """Rigid, then affine registration from a start; point map fixed -> moving.
+
+    elastix runs the other way round where the moving volume is a fragment: all of a fragment has a place in a whole,
+    while a whole that is laid on a fragment can gain by sliding off it.
+    """
+    if is_cut(moving) and not is_cut(fixed):
+        return _affine(moving, fixed, start.inverse(), settings).inverse()
+    return _affine(fixed, moving, start, settings)
 
 
 def register_nonlinear(
@@ -87,18 +83,55 @@ def register_nonlinear(
     *,
     points: CorrespondingPoints | None = None,
 ) -> ChainMap:
-    """Free-form registration from an affine start; point map fixed -> moving."""
-    stage = _bspline_stage(settings, with_points=points is not None)
+    """Free-form registration from an affine start; point map fixed -> moving.
+
+    The edges of the intensity-based lungs take part only where those of the two volumes agree after the affine
+    step: in a lung with fluid or consolidation that edge is not the lung's.
+    """
+    mask = fixed.near_lungs(NEAR_LUNGS_MM)
+    with_edges = settings.edge_weight > 0 and lungs_agree(fixed, moving, start) >= settings.min_edge_dice
+    stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
     # elastix wants an image for every metric, for the penalties too.
-    n_penalties = len(stage["Metric"]) - 2
+    n_channels = len(stage["Metric"])
+    channel = {"edge": (fixed.edge, moving.edge), "image": (fixed.image, moving.image)}
+    names = ["image", "edge" if with_edges else "image", *["image"] * n_channels][:n_channels]
     return register(
-        [fixed.image, fixed.edge, *[fixed.edge] * n_penalties],
-        [moving.image, moving.edge, *[moving.edge] * n_penalties],
+        [channel[name][0] for name in names],
+        [channel[name][1] for name in names],
         [stage],
         start=start,
-        fixed_mask=fixed.near_lungs(NEAR_LUNGS_MM),
+        fixed_mask=mask,
         points=points,
     )
+
+
+def lungs_agree(fixed: Prepared, moving: Prepared, to_moving: AffineMap) -> float:
+    """Dice of the two intensity-based lung masks under a map, where the moving volume shows the fixed one."""
+    points = fixed.lungs.index_to_mm(np.argwhere(np.ones(fixed.lungs.shape, bool)))
+    points, lungs = thinned(points), thinned(fixed.lungs.hu.ravel())
+    moved = to_moving(points)
+    shown = moving.shows(moved)
+    return dice(lungs[shown], sample(moving.lungs, moved[shown], outside=0.0) > 0.5)
+
+
+def _affine(fixed: Prepared, moving: Prepared, start: AffineMap, settings: NormalizeSettings) -> AffineMap:
+    spacing = max(AFFINE_SPACING_MM, *fixed.image.spacing_mm)
+    fixed_image, moving_image = (resample(p.image, spacing) for p in (fixed, moving))
+    chain = register(
+        [fixed_image],
+        [moving_image],
+        [_rigid_stage(settings), _affine_stage(settings)],
+        start=start,
+        fixed_mask=on_grid(fixed.near_lungs(NEAR_LUNGS_MM), fixed_image),
+    )
+    affine = _as_affine(chain)
+    # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
+    return affine if anisotropy(affine) < MAX_STRETCH else _as_affine(ChainMap(chain.maps[:2]))
+
+
+def _as_affine(point_map: PointMap) -> AffineMap:
+    corners = np.array([[0.0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100]])
+    return AffineMap.fitted(corners, point_map(corners))
 
 
 def _stage(settings: NormalizeSettings, transform: str, **values: object) -> ParameterMap:
@@ -159,35 +192,37 @@ def _linear_stage(
     )
 
 
-def _bspline_stage(settings: NormalizeSettings, *, with_points: bool) -> ParameterMap:
-    """Metrics: image, lung edge, bending energy, and landmarks where there are any."""
-    n = settings.n_resolutions
-    metric = _METRICS[settings.metric]
-    metrics = [metric, "AdvancedMeanSquares", "TransformBendingEnergyPenalty"]
-    weights = [1.0, settings.edge_weight, settings.bending_weight]
+def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points: bool) -> ParameterMap:
+    """Metrics: image, bending energy, and the lung edge and landmarks where they take part."""
+    weights = {_METRICS[settings.metric]: 1.0}
+    if with_edges:
+        weights["AdvancedMeanSquares"] = settings.edge_weight
+    bending = len(weights)
+    weights["TransformBendingEnergyPenalty"] = settings.bending_weight
     if with_points:
-        metrics.append("CorrespondingPointsEuclideanDistanceMetric")
-        weights.append(settings.landmark_weight)
+        weights["CorrespondingPointsEuclideanDistanceMetric"] = settings.landmark_weight
+    n, n_metrics = settings.n_resolutions, len(weights)
     halvings = [2.0 ** (n - 1 - level) for level in range(n)]
+    per_metric = {
+        "ImageSampler": "RandomCoordinate",
+        "Interpolator": "LinearInterpolator",
+        "FixedImagePyramid": "FixedSmoothingImagePyramid",
+        "MovingImagePyramid": "MovingSmoothingImagePyramid",
+    }
     return _stage(
         settings,
         "RecursiveBSplineTransform",
         Registration="MultiMetricMultiResolutionRegistration",
-        Metric=metrics,
-        **{f"Metric{i}Weight": w for i, w in enumerate(weights)},
+        Metric=list(weights),
+        **{f"Metric{i}Weight": weight for i, weight in enumerate(weights.values())},
+        **{name: [component] * n_metrics for name, component in per_metric.items()},
+        **{f"ImageSampler{bending}NumberOfSpatialSamples": BENDING_SAMPLES},
         NumberOfResolutions=n,
         ImagePyramidSchedule=[h for h in halvings for _ in range(3)],
         FinalGridSpacingInPhysicalUnits=settings.grid_spacing_mm,
         GridSpacingSchedule=halvings,
         MaximumNumberOfIterations=settings.n_iterations,
         NumberOfSpatialSamples=settings.n_samples,
-        ImageSampler2NumberOfSpatialSamples=BENDING_SAMPLES,
-        **{
-            k: [v] * len(metrics)
-            for k, v in (("ImageSampler", "RandomCoordinate"), ("Interpolator", "LinearInterpolator"))
-        },
-        FixedImagePyramid=["FixedSmoothingImagePyramid"] * len(metrics),
-        MovingImagePyramid=["MovingSmoothingImagePyramid"] * len(metrics),
     )
 
 
