@@ -9,8 +9,10 @@
                                                                      rigid fit between people against registration
 
 A location is repeated if one of the copy's lies within 1.5 voxels of where the transform takes it, at a scale ratio
-below 1.26. A mutual nearest pair of descriptors is right if its positions agree within 2 voxels. Locations that the
-transform takes out of the volume do not count in `repeatability`; every mutual pair counts in `mutual`.
+below 1.26. `repeatability` counts those in the part that both volumes show: the border rule (what is described lies
+inside) holds on both sides. `repeatability_in_view` counts all whose centre the transform leaves inside, also those too
+near the copy's border to be found there. A mutual nearest pair of descriptors is right if its positions agree within 2
+voxels; every mutual pair counts in `mutual`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from popclust.features.sift3d import Keypoints, detect_keypoints, sample_sift
+from popclust.features.sift_sites import ROOM_SIGMAS
 from popclust.imaging.files import read_file_header, read_file_voxels
 from popclust.imaging.geometry import align
 from popclust.imaging.volume import AIR_HU, Volume, resample
@@ -73,6 +76,7 @@ class Returned:
 
     locations: int
     repeatability: float
+    repeatability_in_view: float
     mutual: int
     mutual_right: int
     mutual_right_share: float
@@ -102,14 +106,17 @@ def returned(first: Keypoints, second: Keypoints, to_second: Copy, scale: float 
     a, b = locations(first), locations(second)
     expected = to_second(a[:, :3])
     index = grid.mm_to_index(expected)
-    inside = np.all((index >= 0) & (index <= np.asarray(grid.shape) - 1), axis=1)
+    # Along each axis the distance from the nearer border, in mm; negative outside.
+    room = (np.minimum(index, np.asarray(grid.shape) - 1 - index) * grid.spacing_mm).min(axis=1)
+    inside, common = room >= 0, room >= ROOM_SIGMAS * scale * a[:, 3]
     repeated = near(np.column_stack([expected, scale * a[:, 3]]), b, LOCATED_VOXELS * voxel_mm, SCALE_RATIO)
     matches = match_keypoints(first, second)
     error = np.linalg.norm(to_second(first.position_mm[matches.fixed]) - second.position_mm[matches.moving], axis=1)
     right = int((error <= RIGHT_VOXELS * voxel_mm).sum())
     return Returned(
         locations=len(a),
-        repeatability=round(float(repeated[inside].mean()), 4) if inside.any() else 0.0,
+        repeatability=round(float(repeated[common].mean()), 4) if common.any() else 0.0,
+        repeatability_in_view=round(float(repeated[inside].mean()), 4) if inside.any() else 0.0,
         mutual=len(matches),
         mutual_right=right,
         mutual_right_share=round(right / max(1, len(matches)), 4),

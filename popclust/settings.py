@@ -163,7 +163,7 @@ class SiftSettings:
     """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
     min_contrast_hu: float = 11.5
     """Smallest difference of Gaussians at a keypoint."""
-    max_edge_ratio: float = 265.0
+    max_edge_ratio: float = 247.0
     """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
     max_locations: int = 600
     """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""

@@ -17,10 +17,10 @@ TENSOR_SIGMAS = 4.0
 """Radius of the ball of the structure tensor, in keypoint sigmas."""
 SUPPORT_SIGMAS = 4.0
 """Radius of the ball that a descriptor describes, in keypoint sigmas (Toews & Wells: twice the stored 2 sigma)."""
-PRIMARY_SHARE = 0.5
+PRIMARY_SHARE = 0.45
 """Directions with at least this share of the strongest one's gradient start a frame (Toews & Wells: 0.8; with more
 frames per location more of them return)."""
-SECONDARY_SHARE = 0.4
+SECONDARY_SHARE = 0.35
 """Directions across the first axis with at least this share of the strongest complete a frame (Toews & Wells: 0.5)."""
 MAX_PRIMARY = 4
 MAX_SECONDARY = 4

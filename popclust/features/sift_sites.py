@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from popclust.features.extrema import find_extrema, strongest_of_each_blob
 from popclust.features.scale_space import ASSUMED_BLUR, N_PER_OCTAVE, SIGMA_0, Octave, blur, octaves
-from popclust.features.sift_descriptor import SUPPORT_SIGMAS, isotropies
+from popclust.features.sift_descriptor import isotropies
 from popclust.imaging.volume import Volume
 from popclust.settings import SiftSettings
 
 MIN_SIGMA = 1.75
 """Smallest keypoint, in voxels: below it noise decides."""
-BORDER_VOXELS = 0.7
-"""Room that the ball of a descriptor must have inside the volume: what continues the volume outside is invented."""
+ROOM_SIGMAS = 4.6
+"""Distance that a site keeps from the volume's border: the ball of its descriptor and a margin for the gradient, for
+what continues the volume outside is invented."""
 MERGE_SIGMAS = 1.3
 """Two extrema of one sign nearer than this are one blob, if a level apart at most: the stronger stays."""
 UNSETTLED_EDGE_RATIO = 140.0
@@ -109,10 +110,10 @@ def _joined(parts: list[Sites]) -> Sites:
 
 
 def _has_room(sites: Sites) -> NDArray[np.bool_]:
-    """The whole ball that a descriptor describes lies inside the volume."""
+    """What a descriptor describes lies inside the volume."""
     last = [s * layer.step for layer in sites.layers[:1] for s in np.asarray(layer.values_hu.shape) - 1]
     room = np.minimum(sites.position, np.asarray(last) - sites.position).min(axis=1, initial=np.inf)
-    return room >= SUPPORT_SIGMAS * sites.sigma + BORDER_VOXELS
+    return room >= ROOM_SIGMAS * sites.sigma
 
 
 def _inside(sites: Sites) -> Sites:

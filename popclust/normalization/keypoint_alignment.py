@@ -106,7 +106,7 @@ def fit_rigid(
     matches: Matches,
     seed: int = 0,
     *,
-    tolerance_mm: float = 20.0,
+    tolerance_mm: float = 25.0,
     similarity: bool = False,
 ) -> RigidFit:
     """The rigid map (or similarity) from fixed to moving that most matched locations agree on.
@@ -124,7 +124,7 @@ def fit_rigid(
     seed : int
         Seed of the random triples.
     tolerance_mm : float
-        Distance at which a match stops to support a map; about 20 between people, 5 within one.
+        Distance at which a match stops to support a map; about 25 between people, 5 within one.
     similarity : bool
         Fit an isotropic scale too.
 
@@ -148,7 +148,7 @@ def fit_rigid(
 
 
 def chance_inliers(
-    fixed: Keypoints, moving: Keypoints, matches: Matches, seed: int = 0, *, tolerance_mm: float = 20.0
+    fixed: Keypoints, moving: Keypoints, matches: Matches, seed: int = 0, *, tolerance_mm: float = 25.0
 ) -> int:
     """How many locations agree on the best rigid map when the matches are shuffled: what `n_inliers` must exceed.
 
