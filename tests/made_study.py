@@ -21,7 +21,6 @@ from popclust.population.topics import scale_counts
 from popclust.presentation.figures import write_figures
 from popclust.study import Study
 
-N_GROUPS = 4
 TERMS = {
     "RID28530": "pneumonia",
     "RID4799": "emphysema",
@@ -55,16 +54,19 @@ def make_study(
     with_quarantine: bool = False,
     overrides: dict[str, dict[str, object]] | None = None,
     terms: dict[str, str] | None = None,
+    n_groups: int = 4,
+    numbers_of_clusters: range = range(2, 8),
 ) -> MadeStudy:
-    """Write a study whose four planted groups differ in words, terms and looks."""
+    """Write a study whose planted groups differ in words, terms and looks."""
     terms = TERMS if terms is None else terms
     chosen = {"associate": {"min_term_count": 5, "n_permutations": 20}, "cluster": {"seeds": [0, 1, 2]}}
     for section, values in (overrides or {}).items():
         chosen[section] = {**chosen.get(section, {}), **values}
     study = Study.create(str(folder), chosen)
     rng = np.random.default_rng(7)
-    planted = rng.choice(N_GROUPS, n_volumes, p=[0.4, 0.25, 0.2, 0.15])
-    ids = [f"v{i:07x}" for i in rng.permutation(2**28 // 4096)[:n_volumes] * 4096]
+    share = 1 / np.arange(1.5, n_groups + 1.5)
+    planted = rng.choice(n_groups, n_volumes, p=share / share.sum())
+    ids = [f"v{i:07x}" for i in rng.permutation(2**20)[:n_volumes] * 4096]
     cohort = _cohort(rng, ids, n_excluded=max(4, n_volumes // 6))
     study.write_table("cohort", cohort)
     study.write_table("quality", _quality(rng, ids))
@@ -72,7 +74,7 @@ def make_study(
     words, topics = _words_and_topics(rng, ids, planted)
     study.write_dataset("word_counts", words)
     study.write_dataset("topics", topics)
-    clusters = _clusters(study, words, topics)
+    clusters = _clusters(study, words, topics, numbers_of_clusters)
     study.write_table("clusters", clusters)
     if with_reports:
         _write_reports(study, rng, cohort, clusters, ids, planted, terms)
@@ -83,7 +85,7 @@ def make_study(
         )
     if with_volumes:
         for volume_id, group in zip(ids, planted, strict=True):
-            _write_volume(study, rng, volume_id, int(group))
+            _write_volume(study, rng, volume_id, int(group) % 4)
     return MadeStudy(study, pd.Series(planted, index=ids))
 
 
@@ -248,13 +250,13 @@ def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray
     return words, topics
 
 
-def _clusters(study: Study, words: xr.Dataset, topics: xr.Dataset) -> pd.DataFrame:
+def _clusters(study: Study, words: xr.Dataset, topics: xr.Dataset, numbers_of_clusters: range) -> pd.DataFrame:
     vocabulary = words["vocabulary"].to_numpy()
     scaled = scale_counts(words["counts"].to_numpy(), vocabulary, study.settings.encode)
     ids, frames = words["volume"].values.tolist(), []
     for name in DESCRIPTORS:
         matrix = descriptor_matrix(name, scaled, vocabulary, topics["topic_of_volume"].to_numpy())
-        for n_clusters in range(2, 8):
+        for n_clusters in numbers_of_clusters:
             frames.append(group_over_seeds(matrix, ids, name, n_clusters, study.settings.cluster, _few_starts))
     return pd.concat(frames, ignore_index=True)
 
@@ -280,9 +282,9 @@ def _write_reports(
     planted: NDArray,
     terms: dict[str, str],
 ) -> None:
-    """Term t is frequent in group t modulo 4; three volumes have no report."""
+    """Term t is frequent in group t modulo the number of groups; three volumes have no report."""
     reported = ids[2:-3]
-    chance = np.where(np.arange(len(terms))[None, :] % N_GROUPS == planted[2:-3, None], 0.75, 0.12)
+    chance = np.where(np.arange(len(terms))[None, :] % (planted.max() + 1) == planted[2:-3, None], 0.85, 0.06)
     has_term = rng.random(chance.shape) < chance
     dataset = xr.Dataset(
         {"has_term": (("volume", "term"), has_term)},

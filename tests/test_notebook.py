@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def executed(study_url: str, scheduler: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("POPCLUST_STUDY", study_url)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    # a loop of its own, closed at the end: execute() would leave one behind
+    asyncio.run(NotebookClient(notebook, timeout=240, kernel_name="python3").async_execute())
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 

@@ -123,7 +123,7 @@ def test_headline_counts(made: MadeStudy, view: StudyView) -> None:
 
 def test_banners_are_loud_where_they_must_be(view: StudyView) -> None:
     texts = {b.text: b.level for b in content.banners(view)}
-    assert texts["3 of 38 grouped volumes have no report: they shape the groups, but no test counts them."] == "note"
+    assert texts["3 of 38 grouped volumes without a report: they shape the groups, but no test counts them."] == "note"
     [quarantine] = [t for t in texts if "quarantine" in t]
     assert quarantine.startswith("2 volumes in quarantine") and texts[quarantine] == "warning"
     assert any(t.startswith("Minimum term count in force: 5.") for t in texts)
@@ -150,6 +150,8 @@ def test_groups_and_associations_are_those_of_the_tables(view: StudyView) -> Non
     rows = content.group_rows(view)
     assert [r.n_volumes for r in rows] == view.groups["cluster"].value_counts().sort_index().tolist()
     assert sum(r.share for r in rows) == pytest.approx(1.0)
+    shaken = dataclasses.replace(view, groups=view.groups.assign(stability=view.groups["cluster"] * 1.0))
+    assert [r.is_unstable for r in content.group_rows(shaken)] == [r.cluster == 0 for r in rows]
     tests = view.reported_associations()
     found = content.association_rows(view)
     assert len(found) == (tests["p_holm"] <= 0.05).sum() == view.record["Q"]

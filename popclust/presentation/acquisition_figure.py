@@ -7,13 +7,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from popclust.presentation.style import INK, house_style, new_figure
+from popclust.presentation.style import INK, house_style, new_figure, shortened
 
 ACQUISITION = {"kernel": "kernel", "scanner": "scanner", "slice_thickness_mm": "slice thickness (mm)"}
 """What is compared, and its title."""
 MAX_VALUES = 10
 """Rarer values are counted together."""
+MAX_NUMBERED = 16
+"""With more groups the shares are told by their shade alone."""
 _OTHER = "other"
 
 
@@ -66,16 +69,19 @@ def acquisition_figure(groups: pd.DataFrame, cohort: pd.DataFrame) -> Figure:
         figure = new_figure(min(10.4, 4.0 + 0.5 * n_groups), 1.2 + 0.5 * len(heights) + 0.27 * sum(heights))
         panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for number, (axes, (title, share)) in enumerate(zip(panels, shares.items(), strict=True)):
-            _draw_shares(axes, title, share, with_groups=number == len(heights) - 1)
+            image = _draw_shares(axes, title, share, with_groups=number == len(heights) - 1)
+        if n_groups > MAX_NUMBERED:
+            scale = figure.colorbar(image, ax=panels.tolist(), shrink=0.5, aspect=25)
+            scale.set_label("share of the group")
     return figure
 
 
-def _draw_shares(axes: Axes, title: str, share: pd.DataFrame, *, with_groups: bool) -> None:
+def _draw_shares(axes: Axes, title: str, share: pd.DataFrame, *, with_groups: bool) -> AxesImage:
     values = share.to_numpy()
     shades = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#0b4f8a"])
-    axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
     axes.set_title(title)
-    axes.set_yticks(range(len(share)), [str(v)[:34] for v in share.index])
+    axes.set_yticks(range(len(share)), [shortened(str(v), 36) for v in share.index])
     axes.set_xticks(range(share.shape[1]), [str(k) for k in share.columns] if with_groups else [])
     axes.set_xlabel("group" if with_groups else "")
     axes.tick_params(length=0)
@@ -84,11 +90,10 @@ def _draw_shares(axes: Axes, title: str, share: pd.DataFrame, *, with_groups: bo
     axes.grid(which="minor", lw=1)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    if share.shape[1] > 16:
-        return
     for (row, column), part in np.ndenumerate(values):
-        if part >= 0.005:
+        if part >= 0.005 and share.shape[1] <= MAX_NUMBERED:
             axes.text(
                 column, row, f"{100 * part:.0f} %", ha="center", va="center", fontsize=7.5,
                 color="white" if part > 0.55 else INK,
             )  # fmt: skip
+    return image

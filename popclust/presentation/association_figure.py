@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from popclust.presentation.style import BLUE, FAINT, MUTED, RED, house_style, new_figure
+from popclust.presentation.style import BLUE, FAINT, MUTED, RED, house_style, new_figure, shortened
 
 MAX_TERMS = 80
 """More terms than these would not be readable: the most frequent are drawn."""
@@ -49,7 +49,9 @@ def association_figure(associations: pd.DataFrame, alpha: float, max_terms: int 
         axes.scatter(x[~significant], y[~significant], s=5, c=FAINT, marker="o", lw=0)
         axes.set_xlim(-0.6, n_groups - 0.4)
         axes.set_ylim(len(terms) - 0.4, -0.6)
-        axes.set_yticks(range(len(terms)), [f"{t}  ({c:,})" for t, c in zip(terms["term"], terms["C"], strict=True)])
+        axes.set_yticks(
+            range(len(terms)), [f"{shortened(t)}  ({c:,})" for t, c in zip(terms["term"], terms["C"], strict=True)]
+        )
         sizes = associations.drop_duplicates("cluster").set_index("cluster")["R"].reindex(range(n_groups), fill_value=0)
         axes.set_xticks(range(n_groups), [f"{k}\n{n:,}" for k, n in sizes.items()], fontsize=8)
         axes.xaxis.set_ticks_position("top")

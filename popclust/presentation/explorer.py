@@ -239,11 +239,9 @@ class Session:
         return plot
 
     def _table(self) -> DataTable:
+        formats = {"p_holm": ScientificFormatter(precision=1, power_limit_low=-1)}
         columns = [
-            TableColumn(
-                field=field, title=title, width=width, sortable=sortable,
-                formatter=ScientificFormatter(precision=1) if field == "p_holm" else StringFormatter(),
-            )
-            for field, title, width, sortable in _COLUMNS
-        ]  # fmt: skip
+            TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
+            for f, t, w, s in _COLUMNS
+        ]
         return DataTable(source=self.tests, columns=columns, index_position=None, width=700, height=260)

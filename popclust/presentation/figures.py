@@ -116,7 +116,10 @@ def _quality(view: StudyView) -> Iterator[Drawn]:
     settings = view.study.settings
     n_accepted = int(view.quality["accepted"].sum())
     counted = f"{n_accepted:,} of {len(view.quality):,} volumes accepted"
-    caption = "Measures of each registration; dashed: the limit of acceptance."
+    what = "each registration"
+    if settings.normalize.transforms == "given":
+        what = "the transforms that were given (nothing was registered)"
+    caption = f"Measures of {what}; dashed: the limit of acceptance."
     figure = quality_figure(view.quality, settings.normalize)
     yield Drawn(figure, Caption("registration", "Registration", caption, f"Four histograms; {counted}."))
     if not settings.summarize.show_examples:

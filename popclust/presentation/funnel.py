@@ -9,13 +9,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from popclust.imaging.selection import REASONS
-from popclust.presentation.style import BLUE, INK, MUTED, house_style, new_figure, without_frame
+from popclust.presentation.style import BLUE, INK, MUTED, house_style, new_figure, shortened, without_frame
 
 QUALITY_REASONS: dict[str, str] = {
     "low_ncc": "The registered lungs correlate too little with the atlas.",
     "low_lung_dice": "The lungs carried over from the atlas overlap too little with those seen in the volume.",
+    "lung_outside": "Much of the lung seen in the volume lies outside the lungs carried over from the atlas.",
     "low_coverage": "The field of view shows too little of the lung.",
     "folding": "The transform folds space in too much of the lung.",
+    "feet_first": "The volume fits the atlas better upside down: its positions may be wrong.",
+    "face_down": "The volume fits the atlas better turned front to back: its positions may be wrong.",
+    "mirrored": "The volume fits the atlas better mirrored: left and right may be exchanged.",
+    "wrong_size": "The chest is far larger or smaller than an adult's: its spacing may be wrong.",
+    "wrong_proportions": "The chest is stretched along one direction: its spacing may be wrong.",
     "likely_failed": "The registration probably failed.",
 }
 """Sentences for the codes of quality.parquet."""
@@ -93,7 +99,7 @@ def funnel_figure(funnel: Funnel, max_losses: int = 7) -> Figure:
     counts = [c for _, c in funnel.steps]
     losses = funnel.losses[:max_losses]
     with house_style():
-        figure = new_figure(9.6, max(2.9, 1.0 + 0.28 * max(len(losses), 1)))
+        figure = new_figure(9.6, 2.9)
         bars, words = figure.subplots(1, 2, width_ratios=[1.0, 1.25])
         bars.barh(names, counts, color=BLUE, height=0.62)
         bars.invert_yaxis()
@@ -104,11 +110,11 @@ def funnel_figure(funnel: Funnel, max_losses: int = 7) -> Figure:
         bars.tick_params(left=False)
         without_frame(words)
         words.set_xlim(0, 1)
-        words.set_ylim(max(len(losses), 1), -0.9)
+        words.set_ylim(max(len(losses), 7), -0.9)
         words.text(0, -0.45, "left out, most frequent reasons", weight="bold")
         for row, loss in enumerate(losses):
             words.text(0.085, row + 0.35, f"{loss.n_volumes:,}", ha="right", weight="bold")
-            words.text(0.105, row + 0.35, _shortened(loss.sentence), color=INK, fontsize=9)
+            words.text(0.105, row + 0.35, shortened(loss.sentence, 72), color=INK, fontsize=9)
         if not losses:
             words.text(0, 0.35, "nothing", color=MUTED)
     return figure
@@ -138,7 +144,3 @@ def _quarantine_losses(quarantine: pd.DataFrame) -> list[Loss]:
 
 def _sentence(code: str, known: Mapping[str, str]) -> str:
     return known.get(code) or f"{code.replace('_', ' ').capitalize()}."
-
-
-def _shortened(text: str, limit: int = 72) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"

@@ -24,6 +24,7 @@ VOCABULARY_TITLES = {"haralick": "texture", "micro_sift": "small shapes", "macro
 
 _VOCABULARY_COLOURS = {"haralick": "#00785a", "micro_sift": "#8a5a9e", "macro_sift": "#b8860b"}
 _LARGEST_OR = 64.0
+_WIDTH_IN, _EXAMPLES_IN = 10.4, 1.55
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,18 @@ def over_represented(associations: pd.DataFrame, cluster: int, alpha: float) -> 
 def profile_figure(profile: GroupProfile) -> Figure:
     """One group: topics and visual words against the population's, terms with odds ratios, typical volumes."""
     with house_style():
-        has_examples = bool(profile.examples)
-        figure = new_figure(10.4, 5.0 if has_examples else 3.7)
-        rows = 3 if has_examples else 2
-        grid = figure.add_gridspec(rows, 2, width_ratios=[1.25, 1.0], height_ratios=[1.0, 1.0, 0.85][:rows])
-        _draw_topics(figure.add_subplot(grid[0, 0]), profile)
-        _draw_words(figure.add_subplot(grid[1, 0]), profile)
-        _draw_terms(figure.add_subplot(grid[0:2, 1]), profile.terms.head(MAX_TERMS))
-        if has_examples:
-            _draw_examples(figure.add_subplot(grid[2, :]), profile.examples)
+        below = _EXAMPLES_IN if profile.examples else 0.0
+        height = 3.35 + below
+        figure = new_figure(_WIDTH_IN, height, None)
+
+        def axes_at(left: float, bottom: float, width: float, high: float) -> Axes:
+            return figure.add_axes((left / _WIDTH_IN, bottom / height, width / _WIDTH_IN, high / height))
+
+        _draw_topics(axes_at(0.75, below + 2.0, 4.1, 1.0), profile)
+        _draw_words(axes_at(0.75, below + 0.45, 4.1, 1.0), profile)
+        _draw_terms(axes_at(6.95, below + 0.6, 2.2, 2.4), profile.terms.head(MAX_TERMS))
+        if profile.examples:
+            _draw_examples(axes_at(0.75, 0.2, 9.4, 0.98), profile.examples)
     return figure
 
 
@@ -143,7 +147,9 @@ def _draw_terms(axes: Axes, terms: pd.DataFrame) -> None:
         terms[c].clip(1 / _LARGEST_OR, _LARGEST_OR).to_numpy() for c in ("odds_ratio", "ci_low", "ci_high")
     )
     axes.hlines(rows, low, high, color=RED, lw=1.6)
-    axes.plot(middle, rows, ls="", marker="s", color=RED, ms=6, clip_on=False)
+    is_beyond = terms["odds_ratio"].to_numpy() > _LARGEST_OR
+    for marker, shown in (("s", ~is_beyond), (">", is_beyond)):
+        axes.plot(middle[shown], rows[shown], ls="", marker=marker, color=RED, ms=6, clip_on=False)
     axes.axvline(1, color=MUTED, lw=0.8)
     axes.set_xscale("log", base=2)
     axes.set_xlim(0.5, _LARGEST_OR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -69,9 +70,9 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure of its own: no window, no global list of figures."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -101,6 +102,15 @@ def without_frame(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def shortened(text: str, limit: int = 42) -> str:
+    """Text of at most `limit` characters.
+
+    >>> shortened("interlobular septal thickening", 12)
+    'interlobula…'
+    """
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
 def _saved(figure: Figure, file_format: str, metadata: dict[str, None]) -> bytes:

@@ -20,7 +20,7 @@ from popclust.presentation.figures import Caption, funnel_of, read_captions
 from popclust.presentation.view import StudyView, read_view
 from popclust.study import Study
 
-MAX_IMAGE_BYTES = 120_000
+MAX_IMAGE_BYTES = 70_000
 """Larger pictures are compressed with losses on the page; the study's figures/ keep them whole."""
 MAX_GROUPS = 40
 """Profiles shown at most."""

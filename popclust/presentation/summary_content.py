@@ -60,6 +60,8 @@ class GroupRow:
     """Patients in it."""
     stability: float | None
     """Mean Jaccard overlap with its best match under other seeds; None with a single seed."""
+    is_unstable: bool
+    """It comes back less than :data:`UNSTABLE`."""
     terms: str
     """Terms mentioned more often."""
 
@@ -172,6 +174,7 @@ def group_rows(view: StudyView) -> list[GroupRow]:
                 share=len(own) / len(view.groups),
                 n_patients=int(patients.reindex(own["volume_id"]).nunique()),
                 stability=None if np.isnan(stability) else float(stability),
+                is_unstable=bool(stability < UNSTABLE),
                 terms=", ".join(str(t) for t in over_represented(tests, k, view.alpha)["term"].head(6)),
             )
         )
@@ -197,7 +200,7 @@ def changed_settings(settings: Settings) -> list[SettingRow]:
             name = f"{section.name}.{item.name}"
             if value != usual:
                 shown = "set (a place outside the study is not shown)" if name in _PATHS else readable(value)
-                rows.append(SettingRow(name, shown, readable(usual), docs[item.name]))
+                rows.append(SettingRow(name, shown, readable(usual), docs[item.name].replace("`", "")))
     return rows
 
 
@@ -278,7 +281,7 @@ def _notes(view: StudyView) -> list[Banner]:
         texts.append("No reports were given: the groups are not tested against findings.")
     elif n_without:
         texts.append(
-            f"{n_without:,} of {n_grouped:,} grouped volumes have no report: they shape the groups, but no test "
+            f"{n_without:,} of {n_grouped:,} grouped volumes without a report: they shape the groups, but no test "
             "counts them."
         )
     if not view.reports.empty and "min_term_count" in view.record:
