@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -100,7 +101,8 @@ def browser(width: int = 1280, height: int = 1000) -> Iterator[Page]:
     folder = tempfile.mkdtemp(prefix="chromium-")
     command = [program, *FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank"]
     loop = asyncio.new_event_loop()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    surroundings = {**os.environ, "TMPDIR": folder}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=surroundings) as process:
         try:
             connection = loop.run_until_complete(_connect(Path(folder)))
             yield Page(connection, loop)
