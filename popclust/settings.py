@@ -89,11 +89,11 @@ class NormalizeSettings:
     """Random voxels per iteration."""
     metric: Literal["mi", "ncc"] = "mi"
     """Similarity that the non-linear step maximises; 'mi' (mutual information) bears changed density best."""
-    bending_weight: float = 150.0
+    bending_weight: float = 100.0
     """Weight of the bending energy penalty (in 1/mm^2) against the similarity."""
     edge_weight: float = 10.0
     """Weight of the lung edge channel against the image in the non-linear step."""
-    min_edge_dice: float = 0.8
+    min_edge_dice: float = 0.82
     """The lung edge takes part only if the intensity-based lungs overlap this much after the affine step."""
     landmark_weight: float = 0.01
     """Weight of landmarks where templates are registered to the atlas with them."""
@@ -138,7 +138,7 @@ class HaralickSettings:
     range_hu: tuple[float, float] = (-1000.0, 400.0)
     """HU are clipped to this range before they are binned."""
     binning: Literal["equal_width", "equalized"] = "equal_width"
-    """'equal_width': equal bins over range_hu, the same in every volume; 'equalized': quantiles of the volume's lung."""
+    """'equal_width': equal bins over range_hu, the same in all volumes; 'equalized': quantiles of the volume's lung."""
     distances: tuple[int, ...] = (1,)
     """Distances between the voxels of a pair, in voxels."""
     aggregation: Literal["merged", "averaged"] = "merged"
@@ -161,11 +161,11 @@ class SiftSettings:
     """Diameter that parts micro from macro features (the paper's: 2 cm)."""
     diameter_sigmas: float = 4.0
     """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
-    min_contrast_hu: float = 11.5
+    min_contrast_hu: float = 12.3
     """Smallest difference of Gaussians at a keypoint."""
-    max_edge_ratio: float = 247.0
+    max_edge_ratio: float = 258.0
     """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
-    max_locations: int = 600
+    max_locations: int = 420
     """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""
     dense_step_mm: float = 16.0
     """Distance between the positions of dense sampling."""
