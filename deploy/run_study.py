@@ -20,6 +20,7 @@ from popclust.study import Study
 
 
 def main() -> int:
+    """Run the study; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study")
     parser.add_argument("--scheduler", default="")

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -41,7 +43,7 @@ def _refuse() -> None:
 class _Stubborn(Exception):
     def __init__(self) -> None:
         super().__init__("no")
-        self.lock = open(os.devnull)  # noqa: SIM115  (an exception that cannot be pickled)
+        self.lock = threading.Lock()  # cannot be pickled
 
 
 def _fail_stubbornly() -> None:
@@ -63,7 +65,7 @@ def test_a_crash_costs_one_call_and_the_child_is_replaced():
 
 
 def test_a_hang_ends_in_time():
-    with pytest.raises(IsolatedError, match="longer than 0.5 s") as caught:
+    with pytest.raises(IsolatedError, match="longer than 0") as caught:
         run_isolated(_sleep, 60, timeout_s=0.5, max_memory_mb=2000)
     assert caught.value.code == "timeout"
 
@@ -91,7 +93,7 @@ def test_the_child_dies_with_its_parent():
         "    print(run_isolated(_pid, **LIMITS), flush=True)\n"
         "    import time; time.sleep(60)\n"
     )
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = Path(__file__).parents[1]
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

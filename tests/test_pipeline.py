@@ -75,10 +75,10 @@ def test_the_cohort_says_why(finished: Flow, population: Path):
     cohort = finished.study.read_table("cohort").merge(sources, on="volume_id").merge(truth, on="series_instance_uid")
     assert len(cohort) == len(truth)
     assert cohort["included"].sum() == N_VOLUMES
-    expected = cohort["expected_reasons"].map(lambda r: set(r))
-    found = cohort["reasons"].map(lambda r: set(r))
-    copies = cohort["reasons"].map(lambda r: "duplicate_series" in r)
-    assert (expected[~copies] == found[~copies]).all()
+    # which of two equal series stays is the cohort's choice; that one of them does is asserted above
+    ours, theirs = (cohort[c].map(lambda r: set(r) - {"duplicate_series"}) for c in ("reasons", "expected_reasons"))
+    assert ours.tolist() == theirs.tolist()
+    assert cohort["reasons"].map(lambda r: "duplicate_series" in r).sum() == 1
 
 
 def test_nothing_in_the_study_names_a_patient(finished: Flow, population: Path):
