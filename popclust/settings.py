@@ -264,8 +264,8 @@ class TermsSettings:
     lexicon: str = ""
     """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
     roots: tuple[str, ...] = ("RID34785",)
-    """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs. Not
-    applied to the built-in lexicon."""
+    """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs.
+    Not applied to the built-in lexicon."""
     builtin_synonyms: bool = True
     """Add the built-in English and German synonyms to the same classes of your own lexicon."""
     roll_up: tuple[str, ...] = ()
