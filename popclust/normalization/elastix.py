@@ -68,7 +68,7 @@ def register(
     """
     import itk
 
-    _warm_up()
+    warm_up()
     method = itk.ElastixRegistrationMethod[itk.Image[itk.F, 3], itk.Image[itk.F, 3]].New()
     for volume in fixed:
         method.AddFixedImage(to_itk(volume, np.float32))
@@ -95,7 +95,7 @@ def register(
 
 
 @cache
-def _warm_up() -> None:
+def warm_up() -> None:
     """One registration of noise, thrown away.
 
     The first registration of a process draws other random numbers than all later ones (elastix seeds its

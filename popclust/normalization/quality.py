@@ -16,6 +16,8 @@ MIN_SIZE_RATIO = 0.6
 """Adults' chests differ less than this from the atlas's, or its inverse: else the spacing is wrong."""
 MAX_ANISOTROPY = 1.7
 """Chests are not stretched more than this along one direction against another: else the spacing is wrong."""
+MIN_SIDE_BALANCE = 0.5
+"""A volume that shows one lung less than half as well as the other is of one side only."""
 MAX_POINTS = 40_000
 """Voxels at most over which a measure is taken: every n-th in C order."""
 
@@ -31,11 +33,13 @@ class Measures:
     lung_dice: float
     """Overlap of the lungs carried over from the atlas with the volume's own intensity-based ones."""
     lung_inside: float
-    """Share of the volume's own intensity-based lungs within the lungs carried over: 1 also for a lung full of fluid."""
+    """Share of the volume's own intensity-based lungs within those carried over: high also where fluid fills one."""
     folding: float
     """Share of atlas lung voxels where the map atlas -> volume folds space."""
     coverage: float
     """Share of the atlas lung in the field of view."""
+    side_balance: float
+    """Coverage of the atlas lung's less covered side over that of the other."""
     size_ratio: float
     """Size of the volume's anatomy over the atlas's: cube root of the affine part's determinant."""
     anisotropy: float
@@ -120,6 +124,7 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         lung_inside=float((lung.hu & volume.lungs.hu).sum()) / max(float(volume.lungs.hu.sum()), 1.0),
         folding=float(np.mean(determinant <= 0)),
         coverage=float(inside.sum()) / max(float(atlas_lung.sum()), 1.0),
+        side_balance=_side_balance(points[atlas_lung, 2], shown[atlas_lung]),
         size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
         anisotropy=anisotropy(affine),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
@@ -167,6 +172,7 @@ def reject_reasons(
         "low_lung_dice": measures.lung_dice < settings.min_lung_dice,
         "lung_outside": measures.lung_inside < settings.min_lung_inside,
         "low_coverage": measures.coverage < settings.min_coverage,
+        "one_sided": measures.side_balance < MIN_SIDE_BALANCE,
         "folding": measures.folding > settings.max_folding,
         evidence.orientation.best: evidence.orientation.advantage > settings.max_flip_advantage,
         "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
@@ -174,6 +180,13 @@ def reject_reasons(
         "likely_failed": failure_probability > settings.max_failure_probability,
     }
     return [code for code, is_broken in limits.items() if is_broken]
+
+
+def _side_balance(x_mm: NDArray[np.float64], shown: NDArray[np.bool_]) -> float:
+    """Coverage of the worse side over the better; the atlas's sides part at the middle of its lungs' box."""
+    is_left = x_mm > (x_mm.min() + x_mm.max()) / 2
+    sides = sorted(float(shown[side].mean()) for side in (is_left, ~is_left) if side.any())
+    return sides[0] / sides[-1] if sides[-1] > 0 else 0.0
 
 
 def _ncc_or_zero(a: NDArray, b: NDArray) -> float:

@@ -23,7 +23,9 @@ _METRICS = {
 MAX_STRETCH = 1.45
 """An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
-"""Voxels of the fixed image this near to its lungs are compared."""
+"""Voxels of the fixed image this near to its lungs are compared: as far as the ribs."""
+NEAR_EDGES_MM = 10.0
+"""The same where the lung edges can be trusted to guide the registration."""
 
 
 def register_pair(
@@ -88,7 +90,6 @@ def register_nonlinear(
     The edges of the intensity-based lungs take part only where those of the two volumes agree after the affine
     step: in a lung with fluid or consolidation that edge is not the lung's.
     """
-    mask = fixed.near_lungs(NEAR_LUNGS_MM)
     with_edges = settings.edge_weight > 0 and lungs_agree(fixed, moving, start) >= settings.min_edge_dice
     stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
     # elastix wants an image for every metric, for the penalties too.
@@ -100,7 +101,7 @@ def register_nonlinear(
         [channel[name][1] for name in names],
         [stage],
         start=start,
-        fixed_mask=mask,
+        fixed_mask=fixed.near_lungs(NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM),
         points=points,
     )
 
@@ -199,7 +200,7 @@ def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points
         weights["AdvancedMeanSquares"] = settings.edge_weight
     bending = len(weights)
     weights["TransformBendingEnergyPenalty"] = settings.bending_weight
-    if with_points:
+    if with_points and settings.landmark_weight > 0:
         weights["CorrespondingPointsEuclideanDistanceMetric"] = settings.landmark_weight
     n, n_metrics = settings.n_resolutions, len(weights)
     halvings = [2.0 ** (n - 1 - level) for level in range(n)]

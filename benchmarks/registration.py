@@ -1,0 +1,282 @@
+"""How well, how fast and how safely volumes are registered; see docs/registration.md.
+
+python benchmarks/registration.py --fixed F --moving M [--fixed-mask X --moving-mask Y] [--json]
+python benchmarks/registration.py --fixed F (--warps N | --fragments N --moving M | --failures N [--moving M]) [--json]
+
+One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped
+
+from popclust.errors import VolumeError
+from popclust.imaging.files import read_file_header, read_file_voxels
+from popclust.imaging.geometry import align
+from popclust.imaging.volume import Volume, resample, sample
+from popclust.normalization import elastix
+from popclust.normalization.atlas import AtlasInput, build_atlas
+from popclust.normalization.normalized import normalize_volume
+from popclust.normalization.preparation import Prepared, on_grid, prepare
+from popclust.normalization.quality import dice, ncc
+from popclust.normalization.registration import register_pair
+from popclust.normalization.start import find_start, is_cut
+from popclust.normalization.transform import PointMap, grid_points, jacobian_determinants
+from popclust.settings import AtlasSettings, NormalizeSettings
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    args = _arguments()
+    elastix.warm_up()  # its slow first use is paid once per process
+    figures = _measure(args)
+    if args.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+
+
+def pair(args: argparse.Namespace) -> dict[str, object]:
+    """One pair, elastix against greedy, judged with the masks given."""
+    fixed, moving = _read(args.fixed), _read(args.moving)
+    started = time.perf_counter()
+    prepared = [prepare(v, args.spacing) for v in (fixed, moving)]
+    found = register_pair(prepared[0], prepared[1], _settings(args))
+    seconds = time.perf_counter() - started
+    grid = resample(fixed, args.spacing)
+    masks = [_mask(p, q) for p, q in ((args.fixed_mask, prepared[0]), (args.moving_mask, prepared[1]))]
+    ours = _judged(found, grid, moving, masks)
+    peer = {} if args.no_greedy else _greedy(args, grid, moving, masks)
+    ratio = seconds / float(str(peer["greedy_seconds"])) if peer else None
+    return {**ours, "seconds": round(seconds, 2), **peer, "ratio": ratio}
+
+
+def warps(args: argparse.Namespace) -> dict[str, object]:
+    """Known smooth deformations: target error at 500 lung points each."""
+    fixed = resample(_read(args.fixed), args.spacing)
+    prepared = prepare(fixed, args.spacing)
+    lungs = np.argwhere(prepared.lungs.hu)
+    errors, before = [], []
+    for number in range(args.warps):
+        rng = np.random.default_rng([args.seed, number])
+        warp = random_warp(fixed, rng, args.mean_mm)
+        moving = prepare(warped(fixed, warp, rng), args.spacing)
+        points = prepared.lungs.index_to_mm(lungs[rng.choice(len(lungs), 500, replace=False)])
+        found = register_pair(prepared, moving, _settings(args))
+        errors.append(np.linalg.norm(found(points) - warp.backward(points), axis=1))
+        before.append(np.linalg.norm(points - warp.backward(points), axis=1))
+        _say(args, f"warp {number}: {errors[-1].mean():.2f} mm")
+    every = np.concatenate(errors)
+    return {
+        "n_warps": args.warps,
+        "displacement_mm_mean": round(float(np.concatenate(before).mean()), 3),
+        "error_mm_mean": round(float(every.mean()), 3),
+        "error_mm_p95": round(float(np.percentile(every, 95)), 3),
+    }
+
+
+def fragments(args: argparse.Namespace) -> dict[str, object]:
+    """Fragments of one person on another, against the whole person's registration."""
+    whole = _read(args.moving)
+    fixed, moving = prepare(_read(args.fixed), args.spacing), prepare(whole, args.spacing)
+    settings = _settings(args)
+    reference = register_pair(fixed, moving, settings)
+    atlas = build_atlas(AtlasInput("fixed", _read(args.fixed)), (), AtlasSettings(spacing_mm=args.spacing), settings)
+    lungs = fixed.lungs.index_to_mm(np.argwhere(fixed.lungs.hu)[::50])
+    rows = []
+    for number in range(args.fragments):
+        part = random_fragment(whole, on_grid(moving.lungs, whole), np.random.default_rng([args.seed, number]))
+        there = part.to_whole.inverse()(reference(lungs))
+        rows.append(_one_fragment(part.volume, there, lungs, fixed, atlas.atlas, settings))
+        _say(args, f"fragment {number}: {rows[-1]}")
+    localised = [r["start_mm"] <= 15 for r in rows]
+    right = [r["final_mm"] <= 4 for r in rows]
+    accepted = [r["accepted"] for r in rows]
+    return {
+        "n_fragments": args.fragments,
+        "localised_share": float(np.mean(localised)),
+        "within_4_mm_share": float(np.mean(right)),
+        "final_error_mm_median": float(np.median([r["final_mm"] for r in rows])),
+        "final_error_mm_p95": float(np.percentile([r["final_mm"] for r in rows], 95)),
+        "accepted_share": float(np.mean(accepted)),
+        "wrongly_accepted": int(sum(a and r["final_mm"] > 15 for a, r in zip(accepted, rows, strict=True))),
+        "accepted_beyond_4_mm": int(sum(a and not ok for a, ok in zip(accepted, right, strict=True))),
+    }
+
+
+def failures(args: argparse.Namespace) -> dict[str, object]:
+    """Planted failures that must be rejected, good variants that must not."""
+    fixed = _read(args.fixed)
+    volume = resample(_read(args.moving or args.fixed), args.spacing)
+    settings = _settings(args)
+    atlas = build_atlas(AtlasInput("fixed", fixed), (), AtlasSettings(spacing_mm=args.spacing), settings).atlas
+    lungs = on_grid(prepare(volume, args.spacing).lungs, volume)
+    caught: Counter[str] = Counter()
+    for name, plant in planted_failures().items():
+        for number in range(args.failures):
+            made = plant(volume, lungs, np.random.default_rng([args.seed, number]))
+            reasons = _rejection(made, atlas, settings, args)
+            caught[name] += bool(reasons)
+            _say(args, f"{name} {number}: {reasons or 'ACCEPTED'}")
+    n_good = args.good or 7 * args.failures
+    rejected = []
+    for number in range(n_good):
+        made = good_variant(volume, lungs, np.random.default_rng([args.seed, 99, number]))
+        reasons = _rejection(made, atlas, settings, args)
+        rejected.append(bool(reasons))
+        _say(args, f"good {number}: {reasons or 'accepted'}")
+    n_planted = args.failures * len(planted_failures())
+    return {
+        "n_kinds": len(planted_failures()),
+        "n_planted": n_planted,
+        "n_good": n_good,
+        "caught_share": sum(caught.values()) / n_planted,
+        "wrongly_rejected_share": float(np.mean(rejected)),
+        "missed": {name: args.failures - n for name, n in caught.items() if n < args.failures},
+    }
+
+
+def _one_fragment(volume, there, lungs, fixed: Prepared, atlas, settings) -> dict[str, float]:
+    """Start and final error of one fragment at the lung points it shows."""
+    try:
+        part = prepare(volume, fixed.image.spacing_mm[0])
+        start = find_start(fixed, part, with_keypoints=is_cut(part))
+        normalized = normalize_volume(volume, atlas, settings)
+    except VolumeError:
+        return {"start_mm": np.inf, "final_mm": np.inf, "accepted": False, "n_inliers": 0}
+    shown = part.shows(there)
+    # Where the fragment is: the mean place of the lung it shows.
+    placed, wanted = start.to_moving.inverse()(there[shown]).mean(axis=0), lungs[shown].mean(axis=0)
+    final = np.linalg.norm(normalized.to_volume(lungs[shown]) - there[shown], axis=1).mean()
+    return {
+        "start_mm": float(np.linalg.norm(placed - wanted)),
+        "final_mm": float(final),
+        "accepted": bool(normalized.quality["accepted"]),
+        "n_inliers": start.n_inliers,
+    }
+
+
+def _rejection(volume: Volume, atlas, settings: NormalizeSettings, args: argparse.Namespace) -> list[str]:
+    try:
+        quality = normalize_volume(volume, atlas, settings).quality
+    except VolumeError as error:
+        return [error.code]
+    if args.table:
+        with Path(args.table).open("a") as file:
+            file.write(json.dumps(dict(quality)) + "\n")
+    return list(quality["reasons"])
+
+
+def _judged(point_map: PointMap, grid: Volume, moving: Volume, masks: list[Volume]) -> dict[str, object]:
+    """Dice, NCC and folding over the fixed lungs."""
+    points = grid_points(grid.shape, grid.spacing_mm, grid.origin_mm)
+    lungs = sample(masks[0], points, outside=0.0) > 0.5
+    moved = point_map(points)
+    carried = sample(masks[1], moved, outside=0.0) > 0.5
+    return {
+        "dice": round(dice(lungs, carried), 4),
+        "ncc": round(ncc(grid.hu.ravel()[lungs], sample(moving, moved[lungs])), 4),
+        "folding_percent": round(100 * float(np.mean(jacobian_determinants(point_map, points[lungs]) <= 0)), 4),
+    }
+
+
+def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[Volume]) -> dict[str, object]:
+    """The peer: affine and deformable, NCC 4x4x4, 100x50x10, one thread."""
+    try:
+        from picsl_greedy import Greedy3D
+    except ImportError:
+        sys.exit("the peer is missing: pip install picsl-greedy, or give --no-greedy")
+    moving_grid = resample(moving, args.spacing)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {n: str(Path(folder, f"{n}.nii.gz")) for n in ("fixed", "moving", "mask", "warp", "mask_out", "out")}
+        for name, volume in (("fixed", grid), ("moving", moving_grid), ("mask", on_grid(masks[1], moving_grid))):
+            _write(volume, paths[name])
+        greedy = Greedy3D()
+        common = f"-d 3 -threads 1 -i {paths['fixed']} {paths['moving']} -m NCC 4x4x4 -n 100x50x10"
+        started = time.perf_counter()
+        greedy.execute(f"{common} -a -dof 12 -ia-image-centers -o {folder}/affine.mat")
+        greedy.execute(f"{common} -it {folder}/affine.mat -o {paths['warp']}")
+        seconds = time.perf_counter() - started
+        greedy.execute(
+            f"-d 3 -threads 1 -rf {paths['fixed']} -rm {paths['moving']} {paths['out']} "
+            f"-ri LABEL 0.2vox -rm {paths['mask']} {paths['mask_out']} -r {paths['warp']} {folder}/affine.mat"
+        )
+        carried, out = _read(paths["mask_out"]).hu > 0.5, _read(paths["out"]).hu
+    lungs = on_grid(masks[0], grid).hu
+    return {
+        "greedy_dice": round(dice(lungs, carried), 4),
+        "greedy_ncc": round(ncc(grid.hu[lungs], out[lungs]), 4),
+        "greedy_seconds": round(seconds, 2),
+    }
+
+
+def _write(volume: Volume, path: str) -> None:
+    import itk
+
+    kind = np.uint8 if volume.hu.dtype == bool else np.float32
+    itk.imwrite(elastix.to_itk(volume, kind), path)
+
+
+def _read(path: str) -> Volume:
+    return align(read_file_voxels(path), read_file_header(path).grid)
+
+
+def _mask(path: str | None, prepared: Prepared) -> Volume:
+    if path is None:
+        return prepared.lungs
+    mask = _read(path)
+    return mask.with_values(mask.hu > 0)
+
+
+def _settings(args: argparse.Namespace) -> NormalizeSettings:
+    chosen = dict(item.split("=", 1) for item in args.set)
+    kinds = {f: type(v) for f, v in vars(NormalizeSettings()).items()}
+    return NormalizeSettings(**{k: (v == "true") if kinds[k] is bool else kinds[k](v) for k, v in chosen.items()})
+
+
+def _say(args: argparse.Namespace, line: str) -> None:
+    if args.verbose:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fixed", required=True)
+    parser.add_argument("--moving")
+    parser.add_argument("--fixed-mask")
+    parser.add_argument("--moving-mask")
+    for name in ("warps", "fragments", "failures"):
+        parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--good", type=int, default=0, help="good variants; 0: 7 per planted failure")
+    parser.add_argument("--mean-mm", type=float, default=15.0, help="mean displacement of the warps")
+    parser.add_argument("--spacing", type=float, default=2.0, help="resolution of the registration, mm")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of [normalize]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-greedy", action="store_true")
+    parser.add_argument("--table", help="append the quality records of --failures to this file, one JSON per line")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _measure(args: argparse.Namespace) -> dict[str, object]:
+    for name, mode in (("warps", warps), ("fragments", fragments), ("failures", failures)):
+        if getattr(args, name):
+            return mode(args)
+    if not args.moving:
+        sys.exit("give --moving, --warps, --fragments or --failures")
+    return pair(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Measures against slow references; planted failures end in a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_registration import FAST, chest
+
+from popclust.errors import VolumeError
+from popclust.imaging.volume import Volume
+from popclust.normalization.atlas import AtlasInput, build_atlas
+from popclust.normalization.normalized import normalize_volume
+from popclust.normalization.preparation import prepare
+from popclust.normalization.quality import (
+    UNCHECKED,
+    Evidence,
+    Measures,
+    Orientation,
+    dice,
+    failure_probability,
+    measure,
+    ncc,
+    reject_reasons,
+    rotation_of,
+    thinned,
+)
+from popclust.normalization.transform import AffineMap
+from popclust.settings import AtlasSettings, NormalizeSettings
+
+GOOD = Measures(
+    ncc=0.6, region_ncc=0.95, lung_dice=0.95, lung_inside=0.97, folding=0.0, coverage=1.0, size_ratio=1.0,
+    anisotropy=1.1, side_balance=0.95, rotation_degrees=3.0, bending=0.2,
+)  # fmt: skip
+SURE = Evidence(Orientation("upright", -0.2), 4.0)
+LIMITS = NormalizeSettings()
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), gain=st.floats(0.1, 10), offset=st.floats(-100, 100))
+def test_ncc_is_pearsons_r_and_bears_gain_and_offset(seed, gain, offset):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 40))
+    assert ncc(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-12)
+    assert ncc(a, gain * b + offset) == pytest.approx(ncc(a, b), abs=1e-9)
+
+
+def test_ncc_and_dice_of_nothing_are_zero():
+    assert ncc(np.ones(5), np.arange(5.0)) == 0.0
+    assert dice(np.zeros(3, bool), np.zeros(3, bool)) == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_dice_against_counting(seed):
+    a, b = np.random.default_rng(seed).random((2, 30)) < 0.5
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    assert dice(a, b) == pytest.approx(2 * both / max(a.sum() + b.sum(), 1))
+
+
+def test_thinning_keeps_at_most_so_many_and_spreads_them():
+    rows = np.arange(1000)[:, None]
+    kept = thinned(rows, 300)
+    assert len(kept) <= 300
+    assert kept[-1] > 990
+
+
+def test_the_rotation_of_a_stretched_rotation_is_found():
+    angle = 0.4
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    np.testing.assert_allclose(rotation_of(turn * 1.7), turn, atol=1e-12)
+    assert np.linalg.det(rotation_of(np.diag([1.0, 1.0, -1.0]))) == pytest.approx(1)
+
+
+def test_measures_of_the_identity_are_perfect():
+    prepared = prepare(chest(), 4.0)
+    found = measure(prepared, prepared, AffineMap.translation([0, 0, 0]), prepared.lungs)
+    assert found.ncc == pytest.approx(1) and found.region_ncc == pytest.approx(1)
+    assert found.lung_dice == 1 and found.lung_inside == 1 and found.coverage == 1 and found.folding == 0
+    assert found.size_ratio == pytest.approx(1) and found.anisotropy == pytest.approx(1)
+
+
+def test_folding_and_size_of_known_maps():
+    prepared = prepare(chest(), 4.0)
+    flipped = measure(prepared, prepared, AffineMap(np.diag([1.0, 1.0, -1.0]), np.zeros(3)), prepared.lungs)
+    assert flipped.folding == 1
+    large = measure(prepared, prepared, AffineMap(np.diag([1.2, 1.2, 1.2]), np.zeros(3)), prepared.lungs)
+    assert large.size_ratio == pytest.approx(1.2, rel=1e-6)
+    assert large.coverage <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"ncc": -0.2}, "low_ncc"),
+        ({"lung_dice": 0.2}, "low_lung_dice"),
+        ({"lung_inside": 0.5}, "lung_outside"),
+        ({"coverage": 0.01}, "low_coverage"),
+        ({"side_balance": 0.2}, "one_sided"),
+        ({"folding": 0.5}, "folding"),
+        ({"size_ratio": 0.4}, "wrong_size"),
+        ({"size_ratio": 2.2}, "wrong_size"),
+        ({"anisotropy": 2.5}, "wrong_proportions"),
+    ],
+)
+def test_each_broken_limit_has_its_reason(change, code):
+    assert reject_reasons(GOOD, SURE, 0.0, LIMITS) == []
+    assert reject_reasons(dataclasses.replace(GOOD, **change), SURE, 0.0, LIMITS) == [code]
+
+
+def test_orientation_and_probability_have_their_reasons():
+    assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1), 4.0), 0.0, LIMITS) == ["mirrored"]
+    assert reject_reasons(GOOD, Evidence(UNCHECKED, 0.0), 0.9, LIMITS) == ["likely_failed"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0, 1))
+def test_a_worse_overlap_never_looks_safer(share):
+    worse = dataclasses.replace(GOOD, lung_inside=share * GOOD.lung_inside, region_ncc=share * GOOD.region_ncc)
+    before, after = (failure_probability(m, SURE) for m in (GOOD, worse))
+    assert 0 <= before <= after <= 1
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return build_atlas(AtlasInput("ref", chest()), (), AtlasSettings(spacing_mm=4.0), FAST).atlas
+
+
+def _stretched(volume: Volume, factor: float) -> Volume:
+    return Volume(volume.hu, (factor * volume.spacing_mm[0], *volume.spacing_mm[1:]), volume.origin_mm)
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        Volume(np.zeros((50, 50, 50), np.int16), (4.0,) * 3),
+        Volume(chest().hu[30:31], (4.0,) * 3),
+        _stretched(chest(), 2.2),
+        chest().with_values(chest().hu[:, ::-1].copy()),
+        chest().with_values(np.random.default_rng(0).normal(-300, 400, chest().shape).astype(np.float32)),
+        Volume(chest().hu[:, :, : chest().shape[2] // 2].copy(), chest().spacing_mm, chest().origin_mm),
+    ],
+    ids=["constant", "one_slice", "wrong_spacing", "face_down", "noise", "one_lung"],
+)
+def test_planted_failures_are_rejected(atlas, volume):
+    try:
+        quality = normalize_volume(volume, atlas, FAST).quality
+    except VolumeError as error:
+        assert "\n" not in error.message
+        return
+    assert not quality["accepted"]
+    assert quality["reasons"]
