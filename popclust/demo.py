@@ -37,12 +37,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "spacing_mm": 5.0,
     },
     "normalize": {
-        "search": "pruned",
         "n_resolutions": 2,
         "n_iterations": 120,
         "n_samples": 1500,
         "grid_spacing_mm": 30.0,
+        "field_spacing_mm": 8.0,
     },
+    # finer steps of HU where lung tissue is: what is above -100 HU counts as one level
     "haralick": {"spacing_mm": 3.0, "step_mm": 9.0, "range_hu": [-1000.0, -100.0]},
     "sift": {"spacing_mm": 3.0},
     "vocabulary": {"n_words_haralick": 100, "n_words_micro_sift": 60, "n_words_macro_sift": 60},
