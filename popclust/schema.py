@@ -40,6 +40,18 @@ def _columns(text: str) -> tuple[Column, ...]:
     return tuple(Column(name, dtype, doc) for name, dtype, doc in rows)
 
 
+_GROUPING = """
+descriptor string  volume descriptor
+n_clusters int64   number of groups K
+seed       int64   seed of k-means
+""".strip()
+_ASSOCIATION = f"""
+{_GROUPING}
+cluster    int64   group
+term_id    string  RadLex identifier
+term       string  preferred name
+""".strip()
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "cohort": _columns(
         """
@@ -131,6 +143,93 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Q_null_p95       float64 95th percentile of the same
         p_value          float64 share of permutations with at least this Q at this K
         p_value_selected float64 the same where each permutation repeats the choice of K
+        """
+    ),
+    "validity/confounders": _columns(
+        f"""
+        {_GROUPING}
+        cluster    int64   group
+        variable   string  scanner, kernel, slice_thickness_mm, contrast, sex, age_years, ...
+        kind       string  category or measurement
+        n          int64   units in the group with a value
+        n_missing  int64   units in the group without one
+        effect     float64 Cramer's V, or the rank-biserial correlation of a measurement
+        p_value    float64 group against the rest
+        p_holm     float64 corrected over all groups and variables
+        level      string  the category that stands out
+        inside     float64 its share (or the median) in the group
+        outside    float64 the same in the rest
+        """
+    ),
+    "validity/stratified": _columns(
+        f"""
+        {_ASSOCIATION}
+        variable    string  what it is stratified by
+        n_strata    int64   strata that say something
+        information float64 variance of V within strata over that without
+        method      string  mantel_haenszel or exact
+        odds_ratio  float64 common odds ratio of the strata
+        ci_low      float64 lower end of its 95 % confidence interval
+        ci_high     float64 upper end
+        p_value     float64 of no association within strata
+        q_fdr       float64 Benjamini-Hochberg over the associations repeated by this variable
+        gate        bool    the gate asks for this variable
+        survives    bool    still there, in the same direction
+        """
+    ),
+    "validity/gate": _columns(
+        f"""
+        {_ASSOCIATION}
+        survives   bool    not explained by any technical variable
+        fails      string  technical variables that it does not survive
+        """
+    ),
+    "validity/split_half": _columns(
+        f"""
+        chosen_on    string  half of the patients on which K and seed were chosen
+        tested_on    string  the other half
+        n_chosen     int64   units of the one
+        n_tested     int64   units of the other
+        {_GROUPING}
+        Q_chosen     int64   Q where it was chosen
+        Q_tested     int64   Q on the other half
+        n_replicated int64   associations that both find, in the same direction
+        Q_null_mean  float64 mean of Q on the other half over permutations
+        Q_null_p95   float64 95th percentile of the same
+        p_value      float64 share of permutations with at least this Q
+        """
+    ),
+    "validity/predicted": _columns(
+        """
+        variable string  technical or personal variable
+        n        int64   units with a value
+        n_levels int64   levels told apart
+        chance   float64 accuracy of guessing
+        accuracy float64 balanced accuracy of predicting it from the topics, across patients
+        """
+    ),
+    "validity/power": _columns(
+        f"""
+        {_ASSOCIATION}
+        C                int64   units with the term
+        R                int64   units in the group
+        B                int64   units with a report
+        level            float64 Holm's strictest step
+        power            float64 probability of finding it
+        odds_ratio_above float64 smallest odds ratio above 1 that is found with that probability
+        odds_ratio_below float64 largest below 1
+        """
+    ),
+    "validity/term_noise": _columns(
+        """
+        errors             string  which errors of the term extractor are simulated
+        miss_rate          float64 share of findings missed
+        false_mention_rate float64 share of mentions made up
+        Q                  int64   Q as found
+        Q_mean             float64 mean of Q under the errors
+        Q_p05              float64 5th percentile
+        Q_p95              float64 95th percentile
+        share_found_again  float64 share of the associations that are found again
         """
     ),
     "quarantine": _columns(

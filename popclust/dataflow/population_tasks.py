@@ -14,9 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from popclust.dataflow.learning import minibatch_centres
 from popclust.errors import InputError
-from popclust.evaluation.associations import associate_counted
+from popclust.evaluation.associations import AssociationResult, associate_counted
+from popclust.evaluation.confounders import confounder_variables
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.permutation import null_criterion
+from popclust.evaluation.validity import examine
 from popclust.population.clustering import descriptor_matrix, exact_kmeans, group_over_seeds, numbers_of_clusters
 from popclust.population.model import Model
 from popclust.population.topics import TopicModel, fit_topics, scale_counts
@@ -85,6 +87,7 @@ def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, 
     result = associate_counted(population, study.settings.associate, null)
     study.write_table("associations", result.associations)
     study.write_table("criterion", result.criterion)
+    _examine(study, population, result)
     reported = result.reported
     _freeze(study, reported.descriptor, reported.n_clusters, reported.seed)
     rows = reported.rows(result.criterion)
@@ -123,7 +126,19 @@ def counted_population(study: Study, minimum: int | None = None) -> CountedPopul
         cohort["patient_id"],
         settings,
         cohort["acquired_on"],
+        cohort[list(settings.strata)] if settings.strata else None,
     )
+
+
+def _examine(study: Study, population: CountedPopulation, result: AssociationResult) -> None:
+    """Write validity/: how far the reported associations can be trusted."""
+    variables = confounder_variables(study.read_table("cohort"), study.read_table("quality"))
+    topics = study.read_dataset("topics").topic_of_volume
+    shares = pd.DataFrame(topics.values, index=topics.volume.values)
+    with threadpool_limits(1):
+        validity = examine(population, result, study.settings.associate, variables, shares)
+    for name, frame in vars(validity).items():
+        study.write_table(f"validity/{name}", frame)
 
 
 def groups_without_reports(study: Study) -> Mapping[str, Any]:
