@@ -294,8 +294,9 @@ class AssociateSettings:
     """Permutations of the null distribution of Q; 0 leaves it out."""
     strata: tuple[str, ...] = ()
     """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
-    technical: tuple[str, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage", "ncc")
-    """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
+    technical: tuple[str, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage")
+    """Variables that an association must survive stratification by (scanner: manufacturer and model). Not ncc: disease
+    itself lowers the correlation with a healthy atlas."""
     gate_fdr: float = 0.01
     """False discovery rate among the associations that survive such a stratification."""
     n_strata: int = 4

@@ -330,3 +330,12 @@ def test_sources_without_series_are_one_clear_line(make: Any, says: str, tmp_pat
 def test_no_study_is_one_clear_line(tmp_path: Path, capsys: Any):
     assert main(["run", str(tmp_path / "none")]) == BAD_INPUT
     assert "no study here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_page_says_how_far_to_trust_the_associations(finished: Flow):
+    study = finished.study
+    assert study.exists("validity", "split_half.parquet")
+    page = study.read_bytes("summary", "index.html").decode()
+    assert "How far to trust them" in page
+    for name in ("confounders", "gate", "power", "term_noise"):
+        study.read_table(f"validity/{name}")

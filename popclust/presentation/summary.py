@@ -17,6 +17,7 @@ from PIL import Image
 
 from popclust.presentation import summary_content as content
 from popclust.presentation.figures import Caption, funnel_of, read_captions
+from popclust.presentation.trust import trust_rows
 from popclust.presentation.view import StudyView, read_view
 from popclust.study import Study
 
@@ -87,6 +88,7 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         profiles=[f for name, f in figures.items() if name.startswith("group_")],
         groups=content.group_rows(view),
         associations=content.association_rows(view),
+        trust=trust_rows(view.study) if len(view.criterion) else [],
         n_found=n_found,
         has_tests=not tests.empty,
         has_reports=not view.reports.empty,

@@ -1,0 +1,78 @@
+"""How far the reported associations can be trusted, in a sentence per question."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from popclust.presentation.view import read_or_empty
+from popclust.study import Study
+
+
+def trust_rows(study: Study) -> list[tuple[str, str]]:
+    """Questions with their answers, from the tables in validity/; none where nothing was tested."""
+    tables = {name: read_or_empty(study, f"validity/{name}") for name in _ANSWERS}
+    return [(question, answer(tables[name])) for name, (question, answer) in _ANSWERS.items() if len(tables[name])]
+
+
+def _split_half(table: pd.DataFrame) -> str:
+    halves = [
+        f"K = {row.n_clusters} chosen on the {row.chosen_on} half: Q = {row.Q_tested} on the other "
+        f"(p = {row.p_value:.3g}), {row.n_replicated} associations found by both"
+        for row in table.itertuples()
+    ]
+    return "; ".join(halves) + "."
+
+
+def _gate(table: pd.DataFrame) -> str:
+    lost = table.loc[~table["survives"], "fails"].str.split(", ").explode().value_counts()
+    why = f"; lost most often to {', '.join(lost.index[:3])}" if len(lost) else ""
+    return f"{int(table['survives'].sum())} of {len(table)} associations survive every technical variable{why}."
+
+
+def _confounders(table: pd.DataFrame) -> str:
+    different = table[table["p_holm"] <= 0.05].sort_values("p_holm").head(6)
+    if different.empty:
+        return (
+            "No group differs from the rest in what is known of scanner, patient or registration (corrected p > 0.05)."
+        )
+    named = [f"group {r.cluster} in {_readable(r.variable)} (effect {r.effect:+.2f})" for r in different.itertuples()]
+    return f"Groups differ from the rest: {', '.join(named)}."
+
+
+def _predicted(table: pd.DataFrame) -> str:
+    known = table.dropna(subset=["accuracy"])
+    rows = [f"{_readable(r.variable)} {r.accuracy:.2f} (chance {r.chance:.2f})" for r in known.itertuples()]
+    return f"Balanced accuracy across patients: {', '.join(rows)}."
+
+
+def _power(table: pd.DataFrame) -> str:
+    finite = table.loc[table["odds_ratio_above"] < float("inf"), "odds_ratio_above"]
+    if finite.empty:
+        return "No association of any size could have been found."
+    return (
+        f"Half of the (group, term) pairs would show an odds ratio of {finite.median():.1f} with probability "
+        f"{table['power'].iloc[0]:.0%}; {len(table) - len(finite)} of {len(table)} could not show any."
+    )
+
+
+def _term_noise(table: pd.DataFrame) -> str:
+    both = table.iloc[-1]
+    missed, made_up = both["miss_rate"], both["false_mention_rate"]
+    return (
+        f"With {missed:.0%} of findings missed and {made_up:.0%} of mentions made up on top: Q = {both['Q_mean']:.0f} "
+        f"instead of {both['Q']}, {both['share_found_again']:.0%} of the associations found again."
+    )
+
+
+def _readable(name: str) -> str:
+    return str(name).removesuffix("_mm").removesuffix("_years").replace("_", " ")
+
+
+_ANSWERS = {
+    "split_half": ("Do they hold on patients that did not choose K?", _split_half),
+    "gate": ("Could they be the scanner?", _gate),
+    "confounders": ("Do groups differ in anything else?", _confounders),
+    "predicted": ("Do the topics know the scanner?", _predicted),
+    "power": ("What could have been found?", _power),
+    "term_noise": ("What if the reports are read wrongly?", _term_noise),
+}
