@@ -81,7 +81,7 @@ def run_demo(out: str, n_volumes: int, seed: int, scheduler: str, console: Conso
 def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]:
     """Scores of a finished study of a simulated population."""
     study, reported = flow.study, flow.study.record("associate")
-    truth = _truth_of_volumes(study, population)
+    truth = truth_of_volumes(study, population)
     clusters = _reported_clusters(study, reported)
     groups = truth["group"].to_dict()
     seeds = study.settings.cluster.seeds
@@ -138,7 +138,7 @@ def _make_study(folder: Path, seed: int) -> Study:
     return study
 
 
-def _truth_of_volumes(study: Study, population: Path) -> pd.DataFrame:
+def truth_of_volumes(study: Study, population: Path) -> pd.DataFrame:
     """Rows of truth.parquet by volume_id; a series that was exported twice has one."""
     truth = pd.read_parquet(population / "truth.parquet").drop_duplicates("series_instance_uid")
     sources = source_of_volumes(study)[["volume_id", "series_instance_uid"]]

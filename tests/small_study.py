@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,3 +45,29 @@ def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> 
     key.touch(mode=0o600)
     key.write_text(KEY)
     return study
+
+
+def kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: threading.Event) -> None:
+    """SIGKILL every worker once in each stage, when three parts are done."""
+    for stage in stages:
+        deadline = time.monotonic() + 240
+        while study.n_markers(stage) < 3:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+    killed.set()
+
+
+def digest(study: Study) -> dict[str, bytes]:
+    """Bytes of every table and store that a study derives."""
+    stores = [f"{s}.zarr" for s in ("word_counts", "topics", "terms")]
+    parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
+    files = [f"{t}.parquet" for t in DERIVED] + [
+        str(p.relative_to(study.url))
+        for folder in (*stores, *parts)
+        for p in sorted(Path(study.url, folder).rglob("*"))
+        if p.is_file()
+    ]
+    return {f: study.read_bytes(f) for f in files}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import DERIVED, N_VOLUMES, make_study
+from small_study import DERIVED, N_VOLUMES, digest, kill_workers, make_study
 
 from popclust.cli import BAD_INPUT, DONE, QUARANTINED, STOPPED, main
 from popclust.dataflow.client import connect
@@ -130,37 +130,13 @@ def test_one_worker_and_a_killed_one_give_the_same_bytes(finished: Flow, new_stu
     killed = threading.Event()
     with connect("", ComputeSettings(n_workers=1)) as client:
         assert client is not None
-        killer = threading.Thread(target=_kill_workers, args=(client, study, ("normalize", "extract"), killed))
+        killer = threading.Thread(target=kill_workers, args=(client, study, ("normalize", "extract"), killed))
         killer.start()
         flow = run(study, client)
         killer.join()
     assert killed.is_set()
     assert len(flow.quarantine) == 0
-    assert _digest(study) == _digest(finished.study)
-
-
-def _kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: threading.Event) -> None:
-    for stage in stages:
-        deadline = time.monotonic() + 240
-        while study.n_markers(stage) < 3:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.02)
-        for pid in client.run(os.getpid).values():
-            os.kill(pid, signal.SIGKILL)
-    killed.set()
-
-
-def _digest(study: Study) -> dict[str, bytes]:
-    stores = [f"{s}.zarr" for s in ("word_counts", "topics", "terms")]
-    parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
-    files = [f"{t}.parquet" for t in DERIVED] + [
-        str(p.relative_to(study.url))
-        for folder in (*stores, *parts)
-        for p in sorted(Path(study.url, folder).rglob("*"))
-        if p.is_file()
-    ]
-    return {f: study.read_bytes(f) for f in files}
+    assert digest(study) == digest(finished.study)
 
 
 def _start(study: Study, *arguments: str) -> subprocess.Popen[bytes]:
