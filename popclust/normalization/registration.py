@@ -8,7 +8,7 @@ from popclust.imaging.volume import resample, sample
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.quality import anisotropy, dice, thinned
-from popclust.normalization.start import find_start, is_cut
+from popclust.normalization.start import explained, find_start, is_cut
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
@@ -125,9 +125,11 @@ def _affine(fixed: Prepared, moving: Prepared, start: AffineMap, settings: Norma
         start=start,
         fixed_mask=on_grid(fixed.near_lungs(NEAR_LUNGS_MM), fixed_image),
     )
-    affine = _as_affine(chain)
+    # The start and the rigid step stay in the running: an optimiser that lost its way must not have the last word.
     # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
-    return affine if anisotropy(affine) < MAX_STRETCH else _as_affine(ChainMap(chain.maps[:2]))
+    found = [_as_affine(ChainMap(chain.maps[:n])) for n in (3, 2, 1)]
+    found = [affine for affine in found if anisotropy(affine) < MAX_STRETCH]
+    return found[int(np.argmax(explained(fixed, moving, found)))] if found else start
 
 
 def _as_affine(point_map: PointMap) -> AffineMap:
@@ -190,6 +192,9 @@ def _linear_stage(
         ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
         MaximumNumberOfIterations=n_iterations,
         NumberOfSpatialSamples=2000,
+        # From a good start the first steps are noise: unbounded, they lead from one lung to the other.
+        MaximumStepLength=2.0,
+        NumberOfGradientMeasurements=10,
     )
 
 
