@@ -3,7 +3,7 @@
 python benchmarks/registration.py --fixed F --moving M [--fixed-mask X --moving-mask Y] [--json]
 python benchmarks/registration.py --fixed F (--warps N | --fragments N --moving M | --failures N [--moving M]) [--json]
 
-One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1.
+Seconds are CPU seconds of one thread. One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def main() -> None:
 def pair(args: argparse.Namespace) -> dict[str, object]:
     """One pair, elastix against greedy, judged with the masks given."""
     fixed, moving = _read(args.fixed), _read(args.moving)
-    started = time.perf_counter()
+    started = time.process_time()
     prepared = [prepare(v, args.spacing) for v in (fixed, moving)]
     found = register_pair(prepared[0], prepared[1], _settings(args))
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     grid = resample(fixed, args.spacing)
     masks = [_mask(p, q) for p, q in ((args.fixed_mask, prepared[0]), (args.moving_mask, prepared[1]))]
     ours = _judged(found, grid, moving, masks)
@@ -220,11 +220,11 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
 
 
 def _run_greedy(*commands: str) -> float:
-    """Seconds that greedy takes, in a process of its own: its ITK and ours do not share one. Its import is free."""
+    """CPU seconds that greedy takes, in a process of its own: its ITK and ours do not share one. Its import is free."""
     code = (
-        "import sys, time; from picsl_greedy import Greedy3D; greedy = Greedy3D(); start = time.perf_counter()\n"
+        "import sys, time; from picsl_greedy import Greedy3D; greedy = Greedy3D(); start = time.process_time()\n"
         "for command in sys.argv[1:]: greedy.execute(command)\n"
-        "print(time.perf_counter() - start, file=sys.stderr)"
+        "print(time.process_time() - start, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, check=True)
     return float(done.stderr.split()[-1])
