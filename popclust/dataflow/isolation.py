@@ -7,9 +7,9 @@ crash or a kill, and dies with its parent.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 _POLL_S = 0.2
+_GRACE_S = 2.0
 _MAX_TASKS = 200
 """A child is replaced after this many tasks: whatever native code leaks goes with it."""
 
@@ -69,7 +70,7 @@ def run_isolated(
         _local.child = None
         raise
     if child.n_calls >= _MAX_TASKS:
-        child.kill()
+        child.end()
         _local.child = None
     if ok:
         return value
@@ -115,6 +116,13 @@ class _Child:
         except psutil.NoSuchProcess:
             return 0.0  # the pipe tells next
 
+    def end(self) -> None:
+        """Let it go in good order: it returns when the pipe closes."""
+        self._pipe.close()
+        self._process.join(_GRACE_S)
+        if self._process.is_alive():
+            self._process.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.join(5)
@@ -136,11 +144,14 @@ def _child_of_this_thread() -> _Child:
     return child
 
 
-@atexit.register
 def _end_children() -> None:
     for child in _children:
         if child.is_alive:
-            child.kill()
+            child.end()
+
+
+# A Dask worker is a multiprocessing child itself: those run no atexit handlers, only these.
+multiprocessing.util.Finalize(None, _end_children, exitpriority=100)
 
 
 def _ending(exitcode: int | None) -> str:

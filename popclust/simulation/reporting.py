@@ -35,11 +35,11 @@ SHARED_CHANCE, STRAY_CHANCE = 0.92, 0.05
 BACKGROUND_FINDINGS: tuple[tuple[str, float], ...] = (("RID4650", 0.10), ("RID5352", 0.08))
 """RadLex ids of findings that have nothing to do with the group, and their chances."""
 
-OMISSION = 0.05
+OMISSION = 0.04
 """Share of true findings that the report does not mention."""
 FALSE_MENTION = 0.01
 """Chance that a finding that is not there is reported, per report."""
-HEDGE = 0.03
+HEDGE = 0.02
 """Share of true findings that the report only calls possible."""
 
 _COMMON_NEGATIVES = ("RID34539", "RID5352", "RID43255", "RID50149", "RID3798", "RID38588", "RID5350", "RID28496")
