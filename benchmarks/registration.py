@@ -127,14 +127,14 @@ def failures(args: argparse.Namespace) -> dict[str, object]:
     for name, plant in planted_failures().items():
         for number in range(args.failures):
             made = plant(volume, lungs, np.random.default_rng([args.seed, number]))
-            reasons = _rejection(made, atlas, settings, args)
+            reasons = _rejection(made, atlas, settings, args, name)
             caught[name] += bool(reasons)
             _say(args, f"{name} {number}: {reasons or 'ACCEPTED'}")
     n_good = args.good or 7 * args.failures
     rejected = []
     for number in range(n_good):
         made = good_variant(volume, lungs, np.random.default_rng([args.seed, 99, number]))
-        reasons = _rejection(made, atlas, settings, args)
+        reasons = _rejection(made, atlas, settings, args, "good")
         rejected.append(bool(reasons))
         _say(args, f"good {number}: {reasons or 'accepted'}")
     n_planted = args.failures * len(planted_failures())
@@ -168,14 +168,14 @@ def _one_fragment(volume, there, lungs, fixed: Prepared, atlas, settings) -> dic
     }
 
 
-def _rejection(volume: Volume, atlas, settings: NormalizeSettings, args: argparse.Namespace) -> list[str]:
+def _rejection(volume: Volume, atlas, settings: NormalizeSettings, args: argparse.Namespace, kind: str) -> list[str]:
     try:
         quality = normalize_volume(volume, atlas, settings).quality
     except VolumeError as error:
         return [error.code]
     if args.table:
         with Path(args.table).open("a") as file:
-            file.write(json.dumps(dict(quality)) + "\n")
+            file.write(json.dumps({"kind": kind, **quality}) + "\n")
     return list(quality["reasons"])
 
 

@@ -114,7 +114,7 @@ class NormalizeSettings:
     max_flip_advantage: float = 0.02
     """Volumes that correlate better by more than this when they are turned over are not accepted."""
     max_failure_probability: float = 0.5
-    """Volumes whose registration failed with a higher calibrated probability are not accepted."""
+    """Volumes whose registration failed with a higher probability are not accepted."""
     seed: int = 0
     """Seed of elastix's random sampling."""
     timeout_s: float = 900.0

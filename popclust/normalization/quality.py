@@ -133,7 +133,10 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
 
 
 def failure_probability(measures: Measures, evidence: Evidence) -> float:
-    """Calibrated probability that a registration failed (docs/registration.md says on what it was calibrated)."""
+    """Probability that a registration failed: a logistic function of the measures.
+
+    Its weights were set by hand on the cases of docs/registration.md, not fitted; read it as a score.
+    """
     terms = [
         _INTERCEPT,
         *(weight * _term(measures, name) for name, weight in _WEIGHTS.items()),
@@ -147,6 +150,7 @@ def _term(measures: Measures, name: str) -> float:
 
 
 _INTERCEPT = 12.0
+"""Weights of the logistic function; of sizes the absolute logarithm counts."""
 _WEIGHTS = {"ncc": -6.0, "region_ncc": -6.0, "lung_dice": -12.0, "size_ratio": 4.0}
 
 
