@@ -34,10 +34,10 @@ def main() -> int:
                 console.print(f"dashboard: {client.dashboard_link}")
             flow = run(study, client, until=arguments.until, console=console)
     except InputError as error:
-        console.print(f"error: {error}")
+        console.print(f"error: {error}", soft_wrap=True)
         return 2
     except SurroundingsError as error:
-        console.print(f"stopped: {error}")
+        console.print(f"stopped: {error}", soft_wrap=True)
         return 3
     for row in flow.quarantine.rows.values():
         console.print(f"in quarantine: {row['volume_id']} at {row['stage']}: {row['message']}")
