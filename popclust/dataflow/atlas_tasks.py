@@ -22,8 +22,10 @@ _MAX_CANDIDATES = 500
 
 
 def candidates(study: Study, volume_ids: Sequence[str] | Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
-    """Arguments of `shape` for the volumes among which the atlas is chosen."""
-    return {v: (study, v) for v in sorted(volume_ids)[:_MAX_CANDIDATES]}
+    """Arguments of `shape` for the volumes among which the atlas is chosen: one per patient."""
+    cohort = study.read_table("cohort").sort_values("volume_id")
+    first = cohort[cohort["volume_id"].isin(list(volume_ids))].drop_duplicates("patient_id")["volume_id"]
+    return {v: (study, v) for v in first.iloc[:_MAX_CANDIDATES]}
 
 
 def shape(study: Study, volume_id: str) -> LungShape:

@@ -69,7 +69,8 @@ def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, 
     # The last block joins its neighbour: a mini-batch smaller than the number of words cannot start one.
     chunks = _blocks(rows.shape[0], max(settings.block_rows, n_words))
     array = da.from_zarr(rows, chunks=(chunks, rows.shape[1])).map_blocks(_scale, scaling, width, dtype=np.float32)
-    kmeans = Incremental(MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001))
+    estimator = MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001)
+    kmeans = Incremental(estimator, shuffle_blocks=False)  # the rows are shuffled already, by a seed
     with scheduler_of(client):
         for _ in range(settings.n_passes):
             kmeans.partial_fit(array)
@@ -87,7 +88,7 @@ def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: i
     rng = np.random.default_rng(seed)
     shuffled = descriptors[rng.permutation(len(descriptors))]
     array = da.from_array(shuffled, chunks=(_blocks(len(shuffled), max(1024, 3 * n_clusters)), -1))
-    kmeans = Incremental(MiniBatchKMeans(n_clusters, random_state=seed, n_init=10))
+    kmeans = Incremental(MiniBatchKMeans(n_clusters, random_state=seed, n_init=10), shuffle_blocks=False)
     with dask.config.set(scheduler="synchronous"):
         for _ in range(10):
             kmeans.partial_fit(array)
