@@ -82,7 +82,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         lung_dice           float64 overlap of the lungs carried over with independent intensity-based ones
         folding             float64 share of lung voxels where the transform folds space
         coverage            float64 share of the atlas lung in the field of view
-        failure_probability float64 calibrated probability that the registration failed
+        failure_probability float64 how likely it is that the registration failed (weights set by hand)
         accepted            bool    taken into the population
         reasons             list    codes of why not
         """

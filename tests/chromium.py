@@ -101,6 +101,7 @@ def browser(width: int = 1280, height: int = 1000) -> Iterator[Page]:
     folder = tempfile.mkdtemp(prefix="chromium-")
     command = [program, *FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank"]
     loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # tornado asks for it where no loop runs
     surroundings = {**os.environ, "TMPDIR": folder}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=surroundings) as process:
         try:
@@ -111,6 +112,7 @@ def browser(width: int = 1280, height: int = 1000) -> Iterator[Page]:
         finally:
             process.terminate()
             process.wait(20)
+            asyncio.set_event_loop(None)
             loop.close()
             shutil.rmtree(folder, ignore_errors=True)
 

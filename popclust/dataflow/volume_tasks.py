@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def register(study: Study, volume_id: str, atlas_marker: str) -> Mapping[str, An
 
 def take_given(study: Study, volume_id: str, atlas_marker: str, path: str) -> Mapping[str, Any]:
     """Take a known transform instead of registering."""
-    with np.load(path, allow_pickle=False) as file:
+    with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         to_volume, to_atlas = (_field(file, name) for name in ("to_volume", "to_atlas"))
     volume, atlas = read_volume(study, volume_id), _atlas(study, atlas_marker)
     normalized = normalized_from_given(volume, atlas, to_volume, to_atlas, study.settings.normalize)

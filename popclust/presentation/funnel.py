@@ -16,6 +16,7 @@ QUALITY_REASONS: dict[str, str] = {
     "low_lung_dice": "The lungs carried over from the atlas overlap too little with those seen in the volume.",
     "lung_outside": "Much of the lung seen in the volume lies outside the lungs carried over from the atlas.",
     "low_coverage": "The field of view shows too little of the lung.",
+    "one_sided": "One side of the chest is hardly in the field of view.",
     "folding": "The transform folds space in too much of the lung.",
     "feet_first": "The volume fits the atlas better upside down: its positions may be wrong.",
     "face_down": "The volume fits the atlas better turned front to back: its positions may be wrong.",
