@@ -103,7 +103,7 @@ def test_features_lie_in_the_atlas(finished: Flow):
     low, high = np.percentile(lungs.index_to_mm(np.argwhere(lungs.hu)), [0, 100], axis=0)
     positions = np.asarray(group["haralick_position_mm"][...])
     assert np.isfinite(np.asarray(group["haralick"][...])).all()
-    assert len(positions) == len(group["haralick"])
+    assert len(positions) == group["haralick"].shape[0]
     assert (positions > low - 15).all()
     assert (positions < high + 15).all()
 
