@@ -141,7 +141,7 @@ def _positive(text: str) -> int:
 
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
-    from popclust.demo import run_demo
+    from popclust.dataflow.demo import run_demo
 
     return (
         QUARANTINED

@@ -12,8 +12,8 @@ import pytest
 from small_study import digest, kill_workers, make_study
 
 from popclust.dataflow.client import connect
+from popclust.dataflow.demo import registration_errors_mm, truth_of_volumes
 from popclust.dataflow.pipeline import run
-from popclust.demo import registration_errors_mm, truth_of_volumes
 from popclust.settings import ComputeSettings
 from popclust.study import Study
 
