@@ -207,11 +207,11 @@ class VocabularySettings:
 class EncodeSettings:
     """Word counts and their masses."""
 
-    mass_haralick: float = 1000.0
+    mass_haralick: float = 5000.0
     """Sum that a volume's haralick counts are scaled to before vocabularies are concatenated."""
-    mass_micro_sift: float = 200.0
+    mass_micro_sift: float = 500.0
     """The same for micro_sift."""
-    mass_macro_sift: float = 200.0
+    mass_macro_sift: float = 500.0
     """The same for macro_sift."""
 
 
