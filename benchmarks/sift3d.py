@@ -3,15 +3,17 @@
     python benchmarks/sift3d.py --volume V --json                    V against a turned, shifted, noisy copy of itself
     python benchmarks/sift3d.py --volume V --reference KEY --json    how many locations of another extractor are found
     python benchmarks/sift3d.py --volume V --lungs MASK --json       micro and macro descriptors in the lung
-    python benchmarks/sift3d.py --volume V --curves FIGURE.png       curves over rotation, noise, scale and smoothing
+    python benchmarks/sift3d.py --volume V --curves FIGURE.png [--kernels SHARP SOFT]
+                                                                     curves over rotation, noise, scale and smoothing, and
+                                                                     over two kernels of one acquisition
     python benchmarks/sift3d.py --volume V --same W --json           W: another reconstruction of the same acquisition
     python benchmarks/sift3d.py --volume V --lungs MASK --person W --person-lungs MASK --json
                                                                      rigid fit between people against registration
 
 A location is repeated if one of the copy's lies within 1.5 voxels of where the transform takes it, at a scale ratio
-below 1.26. `repeatability` counts those in the part that both volumes show: the border rule (what is described lies
-inside) holds on both sides. `repeatability_in_view` counts all whose centre the transform leaves inside, also those too
-near the copy's border to be found there. A mutual nearest pair of descriptors is right if its positions agree within 2
+below 1.26. `repeatability` counts all whose centre the transform leaves inside, also those too near the copy's border
+to be found there. `repeatability_common` counts those in the part that both volumes show: the border rule (what is
+described lies inside) holds on both sides. A mutual nearest pair of descriptors is right if its positions agree within 2
 voxels; every mutual pair counts in `mutual`.
 """
 
@@ -76,7 +78,7 @@ class Returned:
 
     locations: int
     repeatability: float
-    repeatability_in_view: float
+    repeatability_common: float
     mutual: int
     mutual_right: int
     mutual_right_share: float
@@ -115,8 +117,8 @@ def returned(first: Keypoints, second: Keypoints, to_second: Copy, scale: float 
     right = int((error <= RIGHT_VOXELS * voxel_mm).sum())
     return Returned(
         locations=len(a),
-        repeatability=round(float(repeated[common].mean()), 4) if common.any() else 0.0,
-        repeatability_in_view=round(float(repeated[inside].mean()), 4) if inside.any() else 0.0,
+        repeatability=round(float(repeated[inside].mean()), 4) if inside.any() else 0.0,
+        repeatability_common=round(float(repeated[common].mean()), 4) if common.any() else 0.0,
         mutual=len(matches),
         mutual_right=right,
         mutual_right_share=round(right / max(1, len(matches)), 4),
@@ -256,6 +258,17 @@ def curves(volume: Volume) -> dict[str, list[dict[str, float]]]:
     return out
 
 
+def kernel_curve(sharp: Volume, soft: Volume) -> list[dict[str, float]]:
+    """The soft reconstruction against the sharp one of the same acquisition, smoothed step by step."""
+    identity = Copy(soft, np.eye(3), np.zeros(3), np.zeros(3))
+    second, points = detect_keypoints(soft, SETTINGS), []
+    for sigma in (0.0, 0.5, 1.0, 1.5, 2.0):
+        values = ndimage.gaussian_filter(sharp.hu.astype(np.float32), (0, *(sigma / np.asarray(sharp.spacing_mm[1:]))))
+        first = detect_keypoints(sharp.with_values(values), SETTINGS)
+        points.append({"value": sigma, **asdict(returned(first, second, identity))})
+    return points
+
+
 def plot(report: dict[str, list[dict[str, float]]], path: Path) -> None:
     """One panel per sweep."""
     import matplotlib as mpl
@@ -268,7 +281,8 @@ def plot(report: dict[str, list[dict[str, float]]], path: Path) -> None:
         x = [p["value"] for p in points]
         axis.plot(x, [p["repeatability"] for p in points], "o-", label="locations repeated")
         axis.plot(x, [p["mutual_right_share"] for p in points], "s--", label="mutual matches right")
-        axis.set(xlabel=name, ylim=(0, 1.02))
+        axis.set(ylim=(0, 1.02))
+        axis.set_xlabel(name, fontsize="small")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("share")
     axes[0].legend(loc="lower left", fontsize="small", frameon=False)
@@ -301,6 +315,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--person", help="a volume of another person")
     parser.add_argument("--person-lungs", help="lung mask of the other person")
     parser.add_argument("--curves", type=Path, help="write the figure of curves here")
+    parser.add_argument("--kernels", nargs=2, metavar=("SHARP", "SOFT"), help="two reconstructions, for the curves")
     return parser.parse_args()
 
 
@@ -321,6 +336,8 @@ def reported(options: argparse.Namespace) -> dict[str, object]:
     grid = at_spacing(volume)
     if options.curves:
         report = curves(grid)
+        if options.kernels:
+            report["soft against sharp, smoothed (sigma mm)"] = kernel_curve(*(read(k) for k in options.kernels))
         plot(report, options.curves)
         return dict(report)
     return {**asdict(measured(grid, Disturbance(seed=options.seed))), **timed(grid)}

@@ -72,6 +72,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         contrast           boolean  contrast agent given; may be missing
         included           bool     taken into the population
         reasons            list     codes of why not
+        same_person_as     list     volumes under another patient_id whose keypoints say that it is the same person
         """
     ),
     "quality": _columns(

@@ -161,12 +161,13 @@ class SiftSettings:
     """Diameter that parts micro from macro features (the paper's: 2 cm)."""
     diameter_sigmas: float = 4.0
     """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
-    min_contrast_hu: float = 12.3
+    min_contrast_hu: float = 11.5
     """Smallest difference of Gaussians at a keypoint."""
-    max_edge_ratio: float = 258.0
-    """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140)."""
+    max_edge_ratio: float = 140.0
+    """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140); they
+    come last, and need a contrast that grows with it."""
     max_locations: int = 420
-    """Keypoints of a volume at most, the strongest stay; one location can have several orientation frames."""
+    """Keypoints of a volume at most; one location can have several orientation frames."""
     dense_step_mm: float = 16.0
     """Distance between the positions of dense sampling."""
     dense_diameters_mm: tuple[float, ...] = (14.0, 32.0)

@@ -258,6 +258,7 @@ class Study:
 _LIST_TYPES = {
     "spacing_zyx_mm": pa.list_(pa.float64()),
     "reasons": pa.list_(pa.string()),
+    "same_person_as": pa.list_(pa.string()),
 }
 
 

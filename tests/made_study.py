@@ -183,6 +183,7 @@ def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.Dat
                 "contrast": None,
                 "included": included,
                 "reasons": [] if included else list(codes[i % len(codes)]),
+                "same_person_as": [],
             }
         )
     return pd.DataFrame(rows)

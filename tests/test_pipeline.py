@@ -24,6 +24,7 @@ from popclust.dataflow.client import connect
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.progress import snapshot
+from popclust.dataflow.same_people import find_same_people
 from popclust.normalization.atlas import Atlas
 from popclust.settings import ComputeSettings
 from popclust.study import Study
@@ -81,6 +82,19 @@ def test_the_cohort_says_why(finished: Flow, population: Path):
     ours, theirs = (cohort[c].map(lambda r: set(r) - {"duplicate_series"}) for c in ("reasons", "expected_reasons"))
     assert ours.tolist() == theirs.tolist()
     assert cohort["reasons"].map(lambda r: "duplicate_series" in r).sum() == 1
+
+
+def test_a_person_under_two_pseudonyms_is_recognised(finished: Flow):
+    study = finished.study
+    cohort = study.read_table("cohort")
+    included = cohort[cohort["included"]].set_index("volume_id")["patient_id"]
+    visits = [sorted(rows.index) for _, rows in included.groupby(included) if len(rows) > 1]
+    assert visits, "somebody comes twice in the simulated population"
+    # as the export of a hospital that gave a new number at every visit
+    found = find_same_people(study, {v: f"patient of {v}" for v in included.index})
+    assert found == {v: [o for o in pair if o != v] for pair in visits for v in pair}
+    assert find_same_people(study, included.to_dict()) == {}
+    assert not cohort["same_person_as"].map(len).any()
 
 
 def test_nothing_in_the_study_names_a_patient(finished: Flow, population: Path):

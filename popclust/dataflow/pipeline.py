@@ -14,6 +14,7 @@ from popclust.dataflow.learning import learn_words, pack_training
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
+from popclust.dataflow.same_people import same_people
 from popclust.dataflow.stages import STAGE_NAMES, stage_named
 from popclust.errors import InputError
 from popclust.population.vocabulary import VOCABULARIES
@@ -27,7 +28,7 @@ def ingest(flow: Flow) -> None:
     if "ingest" in flow.active:
         needs = find_series(flow)
         done = flow.volumes("ingest", volume_tasks.ingest, needs)
-        tables.gather_cohort(flow.study, list(done))
+        tables.gather_cohort(flow.study, list(done), same_people(flow, done))
     flow.parts["ingest"] = tables.included_volumes(flow.study)
     flow.card.records["ingest"] = tables.describe_cohort(flow.study)
     tables.print_cohort(flow.card.records["ingest"], flow.progress.line)

@@ -44,7 +44,7 @@ class Stage:
 _NORMALIZE = ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given_folder")
 
 STAGES = (
-    Stage("ingest", 1, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
+    Stage("ingest", 2, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
     Stage(
         "atlas", 1, ("atlas", "normalize"), "build the atlas", ignores=("atlas.volume", "atlas.templates", *_NORMALIZE)
     ),

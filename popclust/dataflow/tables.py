@@ -17,14 +17,15 @@ from popclust.schema import TABLES
 from popclust.study import Study, canonical
 
 
-def gather_cohort(study: Study, volume_ids: Sequence[str]) -> None:
-    """Write cohort.parquet: one row per series seen, repeats of one series marked."""
+def gather_cohort(study: Study, volume_ids: Sequence[str], same_person: Mapping[str, Sequence[str]]) -> None:
+    """Write cohort.parquet: one row per series seen, repeats of one series and of one person marked."""
     records = study.records("ingest", volume_ids)
     fields = SeriesRecord.__dataclass_fields__
     rows = [SeriesRecord(**{k: _tuple(v) for k, v in r.items() if k in fields}) for r in records.values()]
     frame = pd.DataFrame([vars(r) for r in mark_duplicates(rows)])
     frame["spacing_zyx_mm"] = frame["spacing_zyx_mm"].map(lambda s: list(s) if s else None)
     frame["reasons"] = frame["reasons"].map(list)
+    frame["same_person_as"] = [sorted(same_person.get(v, ())) for v in frame["volume_id"]]
     study.write_table("cohort", frame.sort_values("volume_id"))
 
 
@@ -48,6 +49,7 @@ def describe_cohort(study: Study) -> Mapping[str, Any]:
         "n_included": int(cohort["included"].sum()),
         "n_patients": int(cohort.loc[cohort["included"], "patient_id"].nunique()),
         "reasons": dict(sorted(reasons.items())),
+        "n_same_person": int(cohort["same_person_as"].map(len).gt(0).sum()),
     }
 
 
@@ -56,6 +58,8 @@ def print_cohort(record: Mapping[str, Any], line: Callable[[str], None]) -> None
     line(f"{record['n_included']} of {record['n_series']} series included, {record['n_patients']} patients")
     for code, n in record["reasons"].items():
         line(f"  {n:>5} excluded: {REASONS.get(code, code)}")
+    if n := record["n_same_person"]:
+        line(f"[yellow]{n} volumes show a person who is in the cohort under another pseudonym too[/] (same_person_as)")
 
 
 def gather_quality(study: Study, volume_ids: Sequence[str]) -> set[str]:

@@ -26,6 +26,7 @@ from popclust.imaging.volume import Volume
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.normalized import Normalized, normalize_volume, normalized_from_given
 from popclust.normalization.transform import DisplacementField
+from popclust.population.duplicates import identifying_keypoints
 from popclust.population.vocabulary import VOCABULARIES, Vocabulary, sample_rows
 from popclust.study import Study
 
@@ -46,10 +47,12 @@ def scan(paths: list[str], sources: tuple[str, ...]) -> list[FileHeader]:
 
 def ingest(study: Study, volume_id: str, series: SeriesFiles, key: bytes, fingerprint: str) -> Mapping[str, Any]:
     """Read one series into an OME-Zarr volume; the record is its row of the cohort."""
-    study.remove("volumes", f"{volume_id}.ome.zarr")
+    for store in ("ome.zarr", "keypoints.zarr"):
+        study.remove("volumes", f"{volume_id}.{store}")
     found = read_series(series, study.settings.ingest, key)
     if found.volume is not None:
         write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), found.volume)
+        identifying_keypoints(found.volume).save(study.open_group("volumes", f"{volume_id}.keypoints.zarr", mode="w"))
     return {**dataclasses.asdict(found.record), "fingerprint": fingerprint}
 
 

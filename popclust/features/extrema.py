@@ -205,28 +205,27 @@ def _solve(matrix, right, out):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath=True)
 def _derivatives(d, place):  # type: ignore[no-untyped-def]
     """Central differences of first and second order along level, z, y, x."""
     gradient = np.empty(4)
     hessian = np.empty((4, 4))
     s, z, y, x = place
-    centre = d[s, z, y, x]
-    step = np.eye(4).astype(np.int64)
+    twice = 2.0 * d[s, z, y, x]
     for a in range(4):
-        e = step[a]
-        up = d[s + e[0], z + e[1], y + e[2], x + e[3]]
-        down = d[s - e[0], z - e[1], y - e[2], x - e[3]]
+        # The neighbours along axis a: e is 1 on that axis alone.
+        e0, e1, e2, e3 = int(a == 0), int(a == 1), int(a == 2), int(a == 3)
+        up = d[s + e0, z + e1, y + e2, x + e3]
+        down = d[s - e0, z - e1, y - e2, x - e3]
         gradient[a] = 0.5 * (up - down)
-        hessian[a, a] = up + down - 2.0 * centre
+        hessian[a, a] = up + down - twice
         for b in range(a + 1, 4):
-            f = step[b]
-            p, m = e + f, e - f
+            f1, f2, f3 = int(b == 1), int(b == 2), int(b == 3)
             hessian[a, b] = 0.25 * (
-                d[s + p[0], z + p[1], y + p[2], x + p[3]]
-                + d[s - p[0], z - p[1], y - p[2], x - p[3]]
-                - d[s + m[0], z + m[1], y + m[2], x + m[3]]
-                - d[s - m[0], z - m[1], y - m[2], x - m[3]]
+                d[s + e0, z + e1 + f1, y + e2 + f2, x + e3 + f3]
+                + d[s - e0, z - e1 - f1, y - e2 - f2, x - e3 - f3]
+                - d[s + e0, z + e1 - f1, y + e2 - f2, x + e3 - f3]
+                - d[s - e0, z - e1 + f1, y - e2 + f2, x - e3 + f3]
             )
             hessian[b, a] = hessian[a, b]
     return gradient, hessian

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
+import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from popclust.features.sift_descriptor import all_frames, descriptors, ranks
+from popclust.features.sift_descriptor import describe_along, describe_in_own_frames, ranks
 from popclust.features.sift_sites import Sites, dense_sites, keypoint_sites
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.settings import SiftSettings
@@ -42,6 +43,16 @@ class Keypoints:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.scale_mm)
+
+    def save(self, group: zarr.Group) -> None:
+        """Write into an empty zarr group; equal keypoints give equal bytes."""
+        for f in fields(self):
+            group.create_array(f.name, data=np.ascontiguousarray(getattr(self, f.name)))
+
+    @classmethod
+    def load(cls, group: zarr.Group) -> Keypoints:
+        """Read what `save` wrote."""
+        return cls(**{f.name: np.asarray(group[f.name][...]) for f in fields(cls)})  # type: ignore[index]
 
     def take(self, which: ArrayLike) -> Keypoints:
         """The rows at an index array or where a boolean array is true."""
@@ -134,16 +145,17 @@ def _described(
     grid: Volume, sites: Sites, settings: SiftSettings, upright: NDArray[np.float64] | None = None
 ) -> Keypoints:
     """One row per site and frame, in the order of the sites."""
-    rows, axes, histograms = [np.empty(0, np.int64)], [np.empty((0, 3, 3))], [np.empty((0, N_VALUES))]
+    rows, axes, histograms = [np.empty(0, np.int64)], [np.empty((0, 3, 3))], [np.empty((0, N_VALUES), np.float32)]
     for i, layer in enumerate(sites.layers):
         members, position, sigma = sites.in_layer(i)
         if upright is None:
-            which, frame = all_frames(layer.values_hu, position, sigma)
+            which, frame, histogram = describe_in_own_frames(layer.values_hu, position, sigma)
         else:
             which, frame = np.arange(len(members)), np.tile(upright, (len(members), 1, 1))
+            histogram = describe_along(layer.values_hu, position, sigma, np.ascontiguousarray(upright, np.float64))
         rows.append(members[which])
         axes.append(frame)
-        histograms.append(descriptors(layer.values_hu, position[which], sigma[which], frame))
+        histograms.append(histogram)
     row = np.concatenate(rows)
     order = np.argsort(row, kind="stable")
     row = row[order]

@@ -24,6 +24,8 @@ SECONDARY_SHARE = 0.35
 """Directions across the first axis with at least this share of the strongest complete a frame (Toews & Wells: 0.5)."""
 MAX_PRIMARY = 4
 MAX_SECONDARY = 4
+BLOCK = 256
+"""Voxels described at once."""
 N_FACE = 6
 """Direction bins along the edge of each face of the cube that the sphere of directions is cut into."""
 N_BINS = 6 * N_FACE * N_FACE
@@ -45,6 +47,8 @@ def _bin_centres() -> NDArray[np.float64]:
 
 
 CENTRES = _bin_centres()
+BORDERS = np.tan(np.arange(1, N_FACE) / N_FACE * (np.pi / 2) - np.pi / 4).astype(np.float32)
+"""Tangents of the angles at which one bin of a face ends and the next begins."""
 KERNEL = np.maximum(CENTRES @ CENTRES.T, 0.0) ** 16
 """Directions are smoothed by the 16th power of the cosine: a width of about 14 degrees, cheaper than an exponential."""
 
@@ -85,14 +89,50 @@ def isotropy(tensor):  # type: ignore[no-untyped-def]
     return 27.0 * np.linalg.det(tensor / trace)
 
 
+@njit(cache=True, fastmath=True)
+def gradients_around(level, position, sigma):  # type: ignore[no-untyped-def]
+    """Of the voxels in a keypoint's ball: (3, n) place in radii, (3, n) unit gradient, (n,) weight.
+
+    The weight is the gradient's length times how near the voxel is: 1 at the centre, 0 at the ball's surface.
+    """
+    radius = SUPPORT_SIGMAS * sigma
+    low, high = _box(level.shape, position, radius)
+    room = max(0, (high[0] - low[0]) * (high[1] - low[1]) * (high[2] - low[2]))
+    place, direction = np.empty((3, room), np.float32), np.empty((3, room), np.float32)
+    weight = np.empty(room, np.float32)
+    n = 0
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            pz, py = (z - position[0]) / radius, (y - position[1]) / radius
+            left = 1.0 - pz * pz - py * py
+            if left <= 0.0:
+                continue
+            half = radius * math.sqrt(left)
+            first = max(low[2], math.ceil(position[2] - half))
+            last = min(high[2], math.floor(position[2] + half) + 1)
+            for x in range(first, last):
+                gz = level[z + 1, y, x] - level[z - 1, y, x]
+                gy = level[z, y + 1, x] - level[z, y - 1, x]
+                gx = level[z, y, x + 1] - level[z, y, x - 1]
+                length = math.sqrt(gz * gz + gy * gy + gx * gx)
+                if length == 0.0:
+                    continue
+                px = (x - position[2]) / radius
+                place[0, n], place[1, n], place[2, n] = pz, py, px
+                direction[0, n], direction[1, n], direction[2, n] = gz / length, gy / length, gx / length
+                weight[n] = length * (left - px * px)
+                n += 1
+    return place[:, :n], direction[:, :n], weight[:n]
+
+
 @njit(cache=True)
-def frames(level, position, sigma):  # type: ignore[no-untyped-def]
+def frames(direction, weight):  # type: ignore[no-untyped-def]
     """(n, 3, 3) orientation frames of a keypoint, the strongest first; the rows are the frame's axes, zyx.
 
     The first axis is a peak of the gradient's direction, the second a peak among what is left across it, the third
     their cross product (of the zyx components, so that every frame is a rotation: det = +1).
     """
-    strength, mean = _direction_histogram(level, position, sigma)
+    strength, mean = _direction_histogram(direction, weight)
     out = np.empty((MAX_PRIMARY * MAX_SECONDARY, 3, 3))
     n = 0
     primaries = _peaks_on_sphere(strength, mean)
@@ -117,7 +157,7 @@ def _box(shape, position, radius):  # type: ignore[no-untyped-def]
     return low, high
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath=True)
 def _bin_of(gz, gy, gx):  # type: ignore[no-untyped-def]
     """Direction bin of a vector that is not zero; the counterpart of `_bin_centres`."""
     az, ay, ax = abs(gz), abs(gy), abs(gx)
@@ -127,36 +167,22 @@ def _bin_of(gz, gy, gx):  # type: ignore[no-untyped-def]
         face, top, u, v = (2 if gy > 0 else 3), ay, gx, gz
     else:
         face, top, u, v = (4 if gx > 0 else 5), ax, gz, gy
-    scale = N_FACE / (np.pi / 2)
-    i = min(N_FACE - 1, int((math.atan(u / top) + np.pi / 4) * scale))
-    j = min(N_FACE - 1, int((math.atan(v / top) + np.pi / 4) * scale))
+    i, j = 0, 0
+    for k in range(N_FACE - 1):
+        i += int(u >= BORDERS[k] * top)
+        j += int(v >= BORDERS[k] * top)
     return (face * N_FACE + i) * N_FACE + j
 
 
 @njit(cache=True)
-def _direction_histogram(level, position, sigma):  # type: ignore[no-untyped-def]
-    """(bin,) summed length and (bin, 3) mean unit vector of the gradients around a keypoint."""
+def _direction_histogram(direction, weight):  # type: ignore[no-untyped-def]
+    """(bin,) summed weight and (bin, 3) mean unit vector of the gradients around a keypoint."""
     strength, mean = np.zeros(N_BINS), np.zeros((N_BINS, 3))
-    radius = SUPPORT_SIGMAS * sigma
-    low, high = _box(level.shape, position, radius)
-    for z in range(low[0], high[0]):
-        for y in range(low[1], high[1]):
-            for x in range(low[2], high[2]):
-                d2 = (z - position[0]) ** 2 + (y - position[1]) ** 2 + (x - position[2]) ** 2
-                if d2 > radius * radius:
-                    continue
-                gz = level[z + 1, y, x] - level[z - 1, y, x]
-                gy = level[z, y + 1, x] - level[z, y - 1, x]
-                gx = level[z, y, x + 1] - level[z, y, x - 1]
-                length = math.sqrt(gz * gz + gy * gy + gx * gx)
-                if length == 0.0:
-                    continue
-                w = 1.0 - d2 / (radius * radius)
-                k = _bin_of(gz, gy, gx)
-                strength[k] += w * length
-                mean[k, 0] += w * gz
-                mean[k, 1] += w * gy
-                mean[k, 2] += w * gx
+    for v in range(weight.size):
+        k = _bin_of(direction[0, v], direction[1, v], direction[2, v])
+        strength[k] += weight[v]
+        for axis in range(3):
+            mean[k, axis] += weight[v] * direction[axis, v]
     for k in range(N_BINS):
         norm = math.sqrt(mean[k, 0] ** 2 + mean[k, 1] ** 2 + mean[k, 2] ** 2)
         if norm > 0.0:
@@ -265,52 +291,48 @@ def _peaks_across(strength, mean, first):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def describe(level, position, sigma, frame):  # type: ignore[no-untyped-def]
-    """(64,) histogram of the surroundings in a frame: 2 x 2 x 2 cells times the 8 octants of the gradient's direction.
+def describe(place, direction, weight, axes):  # type: ignore[no-untyped-def]
+    """(n, 64) histograms of the surroundings in n frames: 2 x 2 x 2 cells times 8 octants of the gradient's direction.
 
-    Gradients count by their length, shared linearly between neighbouring cells and softly between octants.
+    Gradients are shared linearly between neighbouring cells and softly between octants.
     """
-    histogram = np.zeros((8, 8))
-    cells, octants = np.empty(8), np.empty(8)
-    radius = SUPPORT_SIGMAS * sigma
-    low, high = _box(level.shape, position, radius)
-    f = frame
-    for z in range(low[0], high[0]):
-        for y in range(low[1], high[1]):
-            for x in range(low[2], high[2]):
-                pz, py, px = z - position[0], y - position[1], x - position[2]
-                d2 = pz * pz + py * py + px * px
-                if d2 > radius * radius:
-                    continue
-                gz = level[z + 1, y, x] - level[z - 1, y, x]
-                gy = level[z, y + 1, x] - level[z, y - 1, x]
-                gx = level[z, y, x + 1] - level[z, y, x - 1]
-                length = math.sqrt(gz * gz + gy * gy + gx * gx)
-                if length == 0.0:
-                    continue
-                _shares(f, pz / radius, py / radius, px / radius, 1.0, cells)
-                _shares(f, gz / length, gy / length, gx / length, OCTANT_SHARPNESS, octants)
-                w = length * (1.0 - d2 / (radius * radius))
-                for i in range(8):
-                    for j in range(8):
-                        histogram[i, j] += w * cells[i] * octants[j]
-    return histogram.ravel()
+    histograms = np.zeros((axes.shape[0], 8, 8), np.float32)
+    # In blocks that stay in the first-level cache.
+    cells, octants = np.empty((8, BLOCK), np.float32), np.empty((8, BLOCK), np.float32)
+    for start in range(0, weight.size, BLOCK):
+        end = min(start + BLOCK, weight.size)
+        for k in range(axes.shape[0]):
+            axis = axes[k].astype(np.float32)
+            _shares(axis, place[:, start:end], np.float32(1.0), cells)
+            _shares(axis, direction[:, start:end], np.float32(OCTANT_SHARPNESS), octants)
+            for i in range(8):
+                for v in range(end - start):
+                    cells[i, v] *= weight[start + v]
+                for j in range(8):
+                    total = np.float32(0.0)
+                    for v in range(end - start):
+                        total += cells[i, v] * octants[j, v]
+                    histograms[k, i, j] += total
+    return histograms.reshape(-1, 64)
 
 
 @njit(cache=True, fastmath=True)
-def _shares(f, z, y, x, slope, out):  # type: ignore[no-untyped-def]
-    """Share of each of the 8 octants of a frame in a vector: a product of ramps along the three axes."""
-    a = min(1.0, max(0.0, 0.5 + slope * (f[0, 0] * z + f[0, 1] * y + f[0, 2] * x)))
-    b = min(1.0, max(0.0, 0.5 + slope * (f[1, 0] * z + f[1, 1] * y + f[1, 2] * x)))
-    c = min(1.0, max(0.0, 0.5 + slope * (f[2, 0] * z + f[2, 1] * y + f[2, 2] * x)))
-    out[0] = (1 - a) * (1 - b) * (1 - c)
-    out[1] = (1 - a) * (1 - b) * c
-    out[2] = (1 - a) * b * (1 - c)
-    out[3] = (1 - a) * b * c
-    out[4] = a * (1 - b) * (1 - c)
-    out[5] = a * (1 - b) * c
-    out[6] = a * b * (1 - c)
-    out[7] = a * b * c
+def _shares(axis, vectors, slope, out):  # type: ignore[no-untyped-def]
+    """Share of each of a frame's 8 octants in (3, n) vectors, a product of ramps along the three axes: (8, n)."""
+    half, one, zero = np.float32(0.5), np.float32(1.0), np.float32(0.0)
+    for v in range(vectors.shape[1]):
+        z, y, x = vectors[0, v], vectors[1, v], vectors[2, v]
+        a = min(one, max(zero, half + slope * (axis[0, 0] * z + axis[0, 1] * y + axis[0, 2] * x)))
+        b = min(one, max(zero, half + slope * (axis[1, 0] * z + axis[1, 1] * y + axis[1, 2] * x)))
+        c = min(one, max(zero, half + slope * (axis[2, 0] * z + axis[2, 1] * y + axis[2, 2] * x)))
+        out[0, v] = (one - a) * (one - b) * (one - c)
+        out[1, v] = (one - a) * (one - b) * c
+        out[2, v] = (one - a) * b * (one - c)
+        out[3, v] = (one - a) * b * c
+        out[4, v] = a * (one - b) * (one - c)
+        out[5, v] = a * (one - b) * c
+        out[6, v] = a * b * (one - c)
+        out[7, v] = a * b * c
 
 
 @njit(cache=True)
@@ -324,30 +346,35 @@ def isotropies(levels, position, level, sigma):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def all_frames(values, position, sigma):  # type: ignore[no-untyped-def]
-    """(n,) row of the position and (n, 3, 3) axes of every frame of every position."""
+def describe_in_own_frames(values, position, sigma):  # type: ignore[no-untyped-def]
+    """Of every frame of n positions: row of its position, (m, 3, 3) axes and (m, 64) histogram."""
     most = MAX_PRIMARY * MAX_SECONDARY
     row = np.empty(sigma.size * most, np.int64)
     axes = np.empty((sigma.size * most, 3, 3))
-    n = 0
+    histograms = np.empty((sigma.size * most, 64), np.float32)
+    start = 0
     for i in range(sigma.size):
-        found = frames(values, position[i], sigma[i])
-        for j in range(found.shape[0]):
-            row[n], axes[n] = i, found[j]
-            n += 1
-    return row[:n], axes[:n]
+        place, direction, weight = gradients_around(values, position[i], sigma[i])
+        found = frames(direction, weight)
+        end = start + found.shape[0]
+        row[start:end], axes[start:end] = i, found
+        histograms[start:end] = describe(place, direction, weight, found)
+        start = end
+    return row[:start], axes[:start], histograms[:start]
 
 
 @njit(cache=True)
-def descriptors(values, position, sigma, axes):  # type: ignore[no-untyped-def]
-    """(n, 64) histograms of n positions with one frame each."""
-    out = np.empty((sigma.size, 64))
+def describe_along(values, position, sigma, axes):  # type: ignore[no-untyped-def]
+    """(n, 64) histograms of n positions in one frame (3, 3)."""
+    out = np.empty((sigma.size, 64), np.float32)
+    one = axes.reshape(1, 3, 3)
     for i in range(sigma.size):
-        out[i] = describe(values, position[i], sigma[i], axes[i])
+        place, direction, weight = gradients_around(values, position[i], sigma[i])
+        out[i] = describe(place, direction, weight, one)[0]
     return out
 
 
-def ranks(histogram: NDArray[np.float64]) -> NDArray[np.uint8]:
+def ranks(histogram: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, 64) ranks 0 to 63 of (n, 64) histograms, ties in the order of the bins (Toews & Wells)."""
     order = np.argsort(histogram, axis=1, kind="stable")
     out = np.empty(histogram.shape, np.uint8)

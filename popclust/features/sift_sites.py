@@ -15,15 +15,17 @@ from popclust.settings import SiftSettings
 
 MIN_SIGMA = 1.75
 """Smallest keypoint, in voxels: below it noise decides."""
+MIN_SIGMA_ANISOTROPIC = 1.5
+"""The same for plates and edges: the contrast that they need stands out from noise."""
 ROOM_SIGMAS = 4.6
 """Distance that a site keeps from the volume's border: the ball of its descriptor and a margin for the gradient, for
 what continues the volume outside is invented."""
-MERGE_SIGMAS = 1.3
+MERGE_SIGMAS = 0.8
 """Two extrema of one sign nearer than this are one blob, if a level apart at most: the stronger stays."""
-UNSETTLED_EDGE_RATIO = 140.0
-"""Extrema that did not settle must pass the test against edges as Toews & Wells state it ..."""
+HOPELESS_EDGE_RATIO = 3000.0
+"""Beyond this a plate or edge is no place at all."""
 UNSETTLED_CONTRAST = 1.3
-"""... and have this many times the least contrast."""
+"""An extremum that did not settle must be isotropic, and have this many times the least contrast."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Sites:
     """(n,) scale."""
     value_hu: NDArray[np.float64]
     """(n,) difference of Gaussians or a multiple of it: negative for what is brighter than its surroundings."""
+    edge_ratio: NDArray[np.float64]
+    """(n,) trace^3 / det of the structure tensor: 27 where gradients go every way alike, large on plates and edges."""
     layer: NDArray[np.int64]
     """(n,) index into `layers`."""
     layers: tuple[Layer, ...]
 
     def take(self, rows: NDArray) -> Sites:
         """The sites at an index array or where a boolean array is true."""
-        chosen = {name: getattr(self, name)[rows] for name in ("position", "sigma", "value_hu", "layer")}
+        names = ("position", "sigma", "value_hu", "edge_ratio", "layer")
+        chosen = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **chosen)
 
     def in_layer(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -62,9 +67,14 @@ class Sites:
 
 
 def keypoint_sites(values_hu: NDArray[np.float32], settings: SiftSettings) -> Sites:
-    """Keypoints in isotropic samples (z, y, x): the strongest `settings.max_locations`, the strongest first."""
+    """Keypoints in isotropic samples (z, y, x), `settings.max_locations` at most.
+
+    First come the isotropic ones, the strongest first, as Toews & Wells choose them. Plates and edges fill what room is
+    left: the strongest of them, their contrast weighed by the square root of how far they are from isotropic.
+    """
     sites = _joined([_extrema_of(octave, settings) for octave in octaves(values_hu)])
-    sites = sites.take(np.lexsort((*sites.position.T[::-1], -np.abs(sites.value_hu))))
+    is_plate = sites.edge_ratio > settings.max_edge_ratio
+    sites = sites.take(np.lexsort((*sites.position.T[::-1], -_strength_hu(sites, settings), is_plate)))
     level_ratio = 2.0 ** (1.0 / N_PER_OCTAVE)
     kept = strongest_of_each_blob(sites.position, sites.sigma, sites.value_hu, MERGE_SIGMAS, level_ratio)
     return sites.take(kept[: settings.max_locations])
@@ -84,13 +94,21 @@ def _extrema_of(octave: Octave, settings: SiftSettings) -> Sites:
     level = np.clip(np.round(found.level), 0, len(octave.levels) - 1).astype(np.int64)
     layers = tuple(Layer(octave.step, values) for values in octave.levels)
     sigma = octave.sigmas[0] * 2.0 ** (found.level / N_PER_OCTAVE) * octave.step
-    sites = Sites(found.position * octave.step, sigma, found.value_hu, level, layers)
-    limit = np.where(found.settled, settings.max_edge_ratio, min(settings.max_edge_ratio, UNSETTLED_EDGE_RATIO))
-    good = (sigma >= MIN_SIGMA) & _has_room(sites)
+    unmeasured = np.full(len(sigma), np.inf)
+    sites = Sites(found.position * octave.step, sigma, found.value_hu, unmeasured, level, layers)
+    good = (sigma >= MIN_SIGMA_ANISOTROPIC) & _has_room(sites)
     good &= found.settled | (np.abs(found.value_hu) >= UNSETTLED_CONTRAST * settings.min_contrast_hu)
-    sites, limit = sites.take(good), limit[good]
+    sites, settled = sites.take(good), found.settled[good]
     isotropy = isotropies(octave.levels, sites.position / octave.step, sites.layer, sites.sigma / octave.step)
-    return sites.take(isotropy >= 27.0 / limit)
+    sites = replace(sites, edge_ratio=27.0 / np.maximum(isotropy, 1e-9))
+    is_isotropic = (sites.edge_ratio <= settings.max_edge_ratio) & (sites.sigma >= MIN_SIGMA)
+    is_plate = (sites.edge_ratio > settings.max_edge_ratio) & (sites.edge_ratio <= HOPELESS_EDGE_RATIO) & settled
+    return sites.take((is_isotropic | is_plate) & (_strength_hu(sites, settings) >= settings.min_contrast_hu))
+
+
+def _strength_hu(sites: Sites, settings: SiftSettings) -> NDArray[np.float64]:
+    """(n,) contrast, less for plates and edges the more they are so."""
+    return np.abs(sites.value_hu) / np.sqrt(np.maximum(sites.edge_ratio / settings.max_edge_ratio, 1.0))
 
 
 def _joined(parts: list[Sites]) -> Sites:
@@ -104,6 +122,7 @@ def _joined(parts: list[Sites]) -> Sites:
         position=np.concatenate([np.empty((0, 3)), *(p.position for p in parts)]),
         sigma=np.concatenate([np.empty(0), *(p.sigma for p in parts)]),
         value_hu=np.concatenate([np.empty(0), *(p.value_hu for p in parts)]),
+        edge_ratio=np.concatenate([np.empty(0), *(p.edge_ratio for p in parts)]),
         layer=np.concatenate([np.empty(0, np.int64), *shifted]),
         layers=tuple(layers),
     )
@@ -127,7 +146,7 @@ def _dense_at(values_hu: NDArray[np.float32], position: NDArray[np.float64], sig
     layer = Layer(step, np.ascontiguousarray(smooth[::step, ::step, ::step]))
     n = len(position)
     value = _laplacian(layer.values_hu, position / step)
-    return Sites(position, np.full(n, sigma), value, np.zeros(n, np.int64), (layer,))
+    return Sites(position, np.full(n, sigma), value, np.full(n, np.nan), np.zeros(n, np.int64), (layer,))
 
 
 def _lattice(lung: Volume, step_mm: float) -> NDArray[np.float64]:
