@@ -4,8 +4,8 @@
     python benchmarks/sift3d.py --volume V --reference KEY --json    how many locations of another extractor are found
     python benchmarks/sift3d.py --volume V --lungs MASK --json       micro and macro descriptors in the lung
     python benchmarks/sift3d.py --volume V --curves FIGURE.png [--kernels SHARP SOFT]
-                                                                     curves over rotation, noise, scale and smoothing, and
-                                                                     over two kernels of one acquisition
+                                                                     curves over rotation, noise, scale, smoothing and
+                                                                     two kernels of one acquisition
     python benchmarks/sift3d.py --volume V --same W --json           W: another reconstruction of the same acquisition
     python benchmarks/sift3d.py --volume V --lungs MASK --person W --person-lungs MASK --json
                                                                      rigid fit between people against registration
@@ -13,8 +13,8 @@
 A location is repeated if one of the copy's lies within 1.5 voxels of where the transform takes it, at a scale ratio
 below 1.26. `repeatability` counts all whose centre the transform leaves inside, also those too near the copy's border
 to be found there. `repeatability_common` counts those in the part that both volumes show: the border rule (what is
-described lies inside) holds on both sides. A mutual nearest pair of descriptors is right if its positions agree within 2
-voxels; every mutual pair counts in `mutual`.
+described lies inside) holds on both sides. A mutual nearest pair of descriptors is right if its positions agree within
+2 voxels; every mutual pair counts in `mutual`.
 """
 
 from __future__ import annotations
