@@ -81,7 +81,7 @@ class NormalizeSettings:
     """Templates that go on to the non-linear step when the search is pruned."""
     grid_spacing_mm: float = 10.0
     """Distance between the control points of the final B-spline grid."""
-    n_resolutions: int = 4
+    n_resolutions: int = 5
     """Levels of the image pyramid in the non-linear step."""
     n_iterations: int = 300
     """Iterations per level."""

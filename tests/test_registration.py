@@ -16,12 +16,13 @@ from popclust.imaging.volume import Volume
 from popclust.normalization import elastix
 from popclust.normalization.preparation import crop, on_grid, prepare
 from popclust.normalization.registration import register_affine, register_nonlinear, register_pair
-from popclust.normalization.start import extent_in, find_start, is_cut_off
+from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start
 from popclust.normalization.transform import (
     AffineMap,
     BSplineMap,
     ChainMap,
     DisplacementField,
+    inverse_field,
     inverted,
     jacobian_determinants,
 )
@@ -146,7 +147,7 @@ def test_jacobian_of_an_affine_map_is_its_determinant(seed):
 
 def test_field_over_a_box_covers_it_and_follows_the_map():
     affine = AffineMap(np.diag([1.1, 0.9, 1.0]), np.array([3.0, 4.0, 5.0]))
-    field = DisplacementField.over_box(affine, (0, 0, 0), (33, 20, 10), 5.0)
+    field = DisplacementField.over_box(affine, [(0, 0, 0), (33, 20, 10)], 5.0)
     nodes = field.nodes_mm()
     assert (nodes.min(0) <= 0).all() and (nodes.max(0) >= (33, 20, 10)).all()
     points = np.random.default_rng(0).uniform((0, 0, 0), (33, 20, 10), (50, 3))
@@ -166,7 +167,7 @@ def test_same_bits_after_other_registrations_and_in_a_fresh_process(fixed, movin
         "print(digest(prepare(chest(), 4.0), prepare(chest((12, -8, 10), 1.06), 4.0)))"
     )
     first = digest(fixed, moving)
-    register_affine(moving, fixed, AffineMap.translation([0, 0, 0]), FAST)
+    register_affine(moving, fixed, [AffineMap.translation([0, 0, 0])], FAST)
     assert digest(fixed, moving) == first
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert fresh.stdout.strip() == first
@@ -181,13 +182,39 @@ def digest(fixed, moving) -> str:
 def test_a_fragment_is_placed_where_it_was_cut(fixed, low):
     whole = chest()
     cut = whole.hu[14 + low // 2 : 34 + low // 2]
-    part = Volume(cut, whole.spacing_mm, (50.0, 20.0, -30.0))
-    start = find_start(fixed, prepare(part, 4.0), with_keypoints=False)
+    part = prepare(Volume(cut, whole.spacing_mm, (50.0, 20.0, -30.0)), 4.0)
+    start = search_start(part, fixed)
     z = whole.origin_mm[0] + (14 + low // 2) * 4.0
-    expected = np.array([50.0 - z, 20.0 - whole.origin_mm[1], -30.0 - whole.origin_mm[2]])
-    assert np.abs(start.to_moving.offset_mm - expected).max() < 8.0
-    extent = extent_in(start.to_moving, prepare(part, 4.0))
-    assert abs(extent.low_mm[0] - z) < 8.0
+    expected = np.array([z - 50.0, whole.origin_mm[1] - 20.0, whole.origin_mm[2] + 30.0])
+    assert np.abs(start.to_template.offset_mm - expected).max() < 8.0
+    assert abs(extent_in(start.to_template, part).low_mm[0] - z) < 8.0
+
+
+def test_the_start_that_explains_more_comes_first_and_all_are_judged_alike(fixed, moving):
+    starts = find_starts(moving, fixed)
+    assert {s.method for s in starts} <= {"search", "keypoints"}
+    assert [s.score for s in starts] == sorted((s.score for s in starts), reverse=True)
+    truth = AffineMap(np.eye(3) / 1.06, -np.array([12.0, -8.0, 10.0]) / 1.06)
+    assert explained(moving, fixed, [truth])[0] > starts[0].score
+
+
+def test_a_lost_optimiser_does_not_have_the_last_word(fixed, moving):
+    """From a hopeless start the other one wins."""
+    far = AffineMap.translation([0, 0, 140])
+    near = AffineMap.translation([-12, 8, -10])
+    found = register_affine(moving, fixed, [far, near], FAST)
+    points = moving.lungs.index_to_mm(np.argwhere(moving.lungs.hu))
+    assert np.linalg.norm(found(points) - (points - (12, -8, 10)) / 1.06, axis=1).mean() < 4.0
+
+
+def test_the_inverse_field_leads_back(fixed):
+    wave = ChainMap((bspline(np.random.default_rng(3)), AffineMap.translation([30, -20, 10])))
+    there = DisplacementField.over_box(wave, [(-100, -100, -100), (100, 100, 100)], 4.0)
+    corners = np.array([(-50, -100, -80), (110, 60, 90)])
+    back = inverse_field(there, corners, 4.0)
+    low, high = corners
+    points = np.random.default_rng(0).uniform(low + 10, high - 10, (300, 3))
+    assert np.linalg.norm(there(back(points)) - points, axis=1).mean() < 0.5
 
 
 def test_cut_lungs_are_told_from_whole_ones():

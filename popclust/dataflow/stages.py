@@ -46,11 +46,11 @@ _NORMALIZE = ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given
 STAGES = (
     Stage("ingest", 2, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
     Stage(
-        "atlas", 1, ("atlas", "normalize"), "build the atlas", ignores=("atlas.volume", "atlas.templates", *_NORMALIZE)
+        "atlas", 2, ("atlas", "normalize"), "build the atlas", ignores=("atlas.volume", "atlas.templates", *_NORMALIZE)
     ),
     Stage(
         "normalize",
-        1,
+        2,
         ("normalize",),
         "register to the atlas",
         True,

@@ -21,7 +21,7 @@ from popclust.normalization.preparation import Prepared, corners_mm, prepare
 from popclust.normalization.quality import dice, measure
 from popclust.normalization.registration import register_pair
 from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
-from popclust.normalization.transform import DisplacementField
+from popclust.normalization.transform import DisplacementField, inverse_field
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 ATLAS_ID = "atlas"
@@ -52,6 +52,8 @@ class Template:
     """Its name in tables."""
     prepared: Prepared
     """What registration sees of it."""
+    to_atlas: DisplacementField
+    """Positions in the template -> positions in the atlas."""
     from_atlas: DisplacementField
     """t_eA: positions in the atlas -> positions in the template."""
     landmarks: Landmarks
@@ -83,6 +85,7 @@ class Atlas:
                 template.prepared,
                 template.landmarks,
             )
+            save_field(group, "to_atlas", template.to_atlas)
             save_field(group, "from_atlas", template.from_atlas)
         zarr.open_group(posixpath.join(url, "reference.zarr"), mode="r+").attrs["templates"] = [
             t.template_id for t in self.templates[1:]
@@ -106,7 +109,8 @@ class Atlas:
         for template_id in _attrs(group)["templates"]:
             part = zarr.open_group(posixpath.join(url, "templates", template_id, "template.zarr"), mode="r")
             prepared, points = _load_part(part)
-            templates.append(Template(template_id, prepared, load_field(part, "from_atlas"), points))
+            to_atlas, from_atlas = load_field(part, "to_atlas"), load_field(part, "from_atlas")
+            templates.append(Template(template_id, prepared, to_atlas, from_atlas, points))
         return cls(reference, landmarks, tuple(templates))
 
 
@@ -215,11 +219,11 @@ def _registered(
 ) -> Template:
     prepared = prepare(offered.volume, settings.spacing_mm, offered.lungs)
     pairs = shared(landmarks, offered.landmarks)
-    points = CorrespondingPoints(pairs.first_mm, pairs.second_mm) if pairs.names else None
-    point_map = register_pair(reference, prepared, normalize, points=points)
-    low, high = corners_mm(reference.image)
-    from_atlas = DisplacementField.over_box(point_map, low, high, FIELD_SPACING_MM)
-    return Template(offered.template_id, prepared, from_atlas, offered.landmarks)
+    points = CorrespondingPoints(pairs.second_mm, pairs.first_mm) if pairs.names else None
+    point_map = register_pair(prepared, reference, normalize, points=points)
+    to_atlas = DisplacementField.over_box(point_map, corners_mm(prepared.image), FIELD_SPACING_MM)
+    from_atlas = inverse_field(to_atlas, corners_mm(reference.image), FIELD_SPACING_MM)
+    return Template(offered.template_id, prepared, to_atlas, from_atlas, offered.landmarks)
 
 
 def _measured(reference: Prepared, landmarks: Landmarks, template: Template) -> dict[str, Any]:
@@ -242,7 +246,7 @@ def _measured(reference: Prepared, landmarks: Landmarks, template: Template) -> 
 def _itself(reference: Prepared, landmarks: Landmarks) -> Template:
     """The atlas as a template: no displacement."""
     still = DisplacementField(np.zeros((3, 1, 1, 1), np.float32), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    return Template(ATLAS_ID, reference, still, landmarks)
+    return Template(ATLAS_ID, reference, still, still, landmarks)
 
 
 def _save_part(url: str, prepared: Prepared, landmarks: Landmarks) -> zarr.Group:

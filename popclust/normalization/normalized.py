@@ -27,9 +27,9 @@ from popclust.normalization.quality import (
     thinned,
 )
 from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
-from popclust.normalization.start import find_start, is_cut
+from popclust.normalization.start import Start, extent_in, find_starts
 from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
-from popclust.normalization.transform import AffineMap, DisplacementField, PointMap, inverted
+from popclust.normalization.transform import AffineMap, ChainMap, DisplacementField, PointMap, inverse_field
 from popclust.settings import NormalizeSettings
 
 
@@ -83,15 +83,27 @@ class Normalized:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to the atlas: through a template."""
+    """A template, and where the volume lies in it after the affine step."""
 
     template: Template
-    template_to_volume: PointMap
-    """t_ie: positions in the template -> positions in the volume."""
+    start: Start
+    """Where its registration began."""
+    to_template: AffineMap
+    """Positions in the volume -> positions in the template."""
 
-    def __call__(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_volume(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Positions in the atlas -> positions in the volume: p_i = t_ie(t_eA(p_A))."""
-        return self.template_to_volume(self.template.from_atlas(points_mm))
+        return self.to_template.inverse()(self.template.from_atlas(points_mm))
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """A composed transform in both directions, as it is stored."""
+
+    to_volume: DisplacementField
+    """Positions in the atlas -> positions in the volume."""
+    to_atlas: DisplacementField
+    """Positions in the volume -> positions in the atlas."""
 
 
 def normalize_volume(
@@ -121,16 +133,17 @@ def normalize_volume(
         The volume cannot be registered at all: too small, flat, no lung, or every registration failed.
     """
     prepared = prepare(volume, atlas.spacing_mm, lungs)
-    affine = _affine_candidates(prepared, atlas, settings)
-    affine_ncc = compare(affine, prepared, atlas, settings.min_coverage)
+    candidates = _affine_candidates(prepared, atlas, settings)
+    affine_ncc = compare({n: c.to_volume for n, c in candidates.items()}, prepared, atlas, settings.min_coverage)
     order = sorted(affine_ncc, key=lambda name: (-affine_ncc[name], name))
     n_final = settings.n_best if settings.search == "pruned" else len(order)
-    final = _final_candidates([c for c in affine if c.template.template_id in order[:n_final]], prepared, settings)
-    final_ncc = compare(final, prepared, atlas, settings.min_coverage)
-    chosen = max(final, key=lambda c: final_ncc[c.template.template_id])
+    ways = _final_ways([candidates[name] for name in order[:n_final]], prepared, atlas, settings)
+    final_ncc = compare({n: w.to_volume for n, w in ways.items()}, prepared, atlas, settings.min_coverage)
+    chosen = max(ways, key=lambda name: final_ncc[name])
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
-    evidence = Evidence(way_round, _spread_mm(affine, atlas))
-    return _assembled(chosen, chosen.template.template_id, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
+    start = candidates[chosen].start
+    evidence = Evidence(way_round, _spread_mm(candidates, atlas), start.method, start.n_inliers, start.n_matches)
+    return _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
 
 
 def normalized_from_given(
@@ -148,10 +161,10 @@ def normalized_from_given(
         The volume is too small, flat, or shows no lung.
     """
     prepared = prepare(volume, atlas.spacing_mm)
-    return _assembled(to_volume, "given", {}, prepared, atlas, settings, Evidence(UNCHECKED, 0.0), to_atlas)
+    return _assembled(BothWays(to_volume, to_atlas), "given", {}, prepared, atlas, settings, Evidence(UNCHECKED))
 
 
-def compare(candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, min_coverage: float) -> dict[str, float]:
+def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, min_coverage: float) -> dict[str, float]:
     """NCC(A, T_eA(T_ie(I))) by template over the atlas voxels that every candidate covers.
 
     The voxels are those in and around the atlas's lungs. A candidate that covers less than `min_coverage` of them
@@ -159,7 +172,7 @@ def compare(candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, min
     """
     region = atlas.reference.near_lungs(NEAR_LUNGS_MM)
     points = thinned(region.index_to_mm(np.argwhere(region.hu)))
-    moved = {c.template.template_id: c(points) for c in candidates}
+    moved = {name: point_map(points) for name, point_map in to_volume.items()}
     shown = {name: volume.shows(p) for name, p in moved.items()}
     enough = [name for name, s in shown.items() if s.mean() >= min_coverage] or list(shown)
     shared = np.logical_and.reduce([shown[name] for name in enough])
@@ -168,21 +181,20 @@ def compare(candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, min
     return {name: ncc(atlas_hu, values[name]) if name in values and shared.any() else -1.0 for name in moved}
 
 
-def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> list[Candidate]:
-    """One candidate per template that the affine step could reach.
+def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
+    """One candidate per template that the affine step could reach, by the template's name.
 
     Raises
     ------
     VolumeError
         None could be reached.
     """
-    found, failures = [], []
-    with_keypoints = is_cut(volume)
+    found, failures = {}, []
     for template in atlas.templates:
-        fixed = template.prepared
         try:
-            start = find_start(fixed, volume, with_keypoints=with_keypoints)
-            found.append(Candidate(template, register_affine(fixed, volume, start.to_moving, settings)))
+            starts = find_starts(volume, template.prepared)
+            affine = register_affine(volume, template.prepared, [s.to_template for s in starts], settings)
+            found[template.template_id] = Candidate(template, starts[0], affine)
         except VolumeError as error:
             failures.append(error)
     if not found:
@@ -190,16 +202,17 @@ def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettin
     return found
 
 
-def _final_candidates(
-    candidates: Sequence[Candidate], volume: Prepared, settings: NormalizeSettings
-) -> list[Candidate]:
-    """The same candidates after the non-linear step, without those that it could not register."""
-    found, failures = [], []
+def _final_ways(
+    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
+) -> dict[str, BothWays]:
+    """The candidates after the non-linear step, without those that it could not register."""
+    found, failures = {}, []
     for c in candidates:
-        start = c.template_to_volume
-        assert isinstance(start, AffineMap)  # made so by _affine_candidates
         try:
-            found.append(Candidate(c.template, register_nonlinear(c.template.prepared, volume, start, settings)))
+            chain = register_nonlinear(volume, c.template.prepared, c.to_template, settings)
+            found[c.template.template_id] = both_ways(
+                ChainMap((chain, c.template.to_atlas)), volume, atlas.reference, settings.field_spacing_mm
+            )
         except VolumeError as error:
             failures.append(error)
     if not found:
@@ -207,50 +220,54 @@ def _final_candidates(
     return found
 
 
-def _spread_mm(candidates: Sequence[Candidate], atlas: Atlas) -> float:
+def both_ways(to_atlas: PointMap, volume: Prepared, reference: Prepared, spacing_mm: float) -> BothWays:
+    """A map volume -> reference sampled over the volume, and its inverse sampled over the reference."""
+    there = DisplacementField.over_box(to_atlas, corners_mm(volume.image), spacing_mm)
+    return BothWays(inverse_field(there, corners_mm(reference.image), spacing_mm), there)
+
+
+def _spread_mm(candidates: Mapping[str, Candidate], atlas: Atlas) -> float:
     """Disagreement of the templates: median distance of their affine candidates from their mean, in the lungs."""
     lungs = atlas.reference.lungs
     points = thinned(lungs.index_to_mm(np.argwhere(lungs.hu)), 1000)
-    moved = np.stack([c(points) for c in candidates])
+    moved = np.stack([c.to_volume(points) for c in candidates.values()])
     return float(np.median(np.linalg.norm(moved - moved.mean(axis=0), axis=-1)))
 
 
 def _assembled(
-    point_map: PointMap,
+    ways: BothWays,
     template_id: str,
     ncc_of_templates: Mapping[str, float],
     volume: Prepared,
     atlas: Atlas,
     settings: NormalizeSettings,
     evidence: Evidence,
-    to_atlas: DisplacementField | None = None,
 ) -> Normalized:
-    """Store both directions, carry the lungs over, measure, decide."""
-    low, high = corners_mm(atlas.reference.image)
-    to_volume = DisplacementField.over_box(point_map, low, high, settings.field_spacing_mm)
-    nodes = to_volume.nodes_mm()
-    back = AffineMap.fitted(to_volume(nodes), nodes)
-    if to_atlas is None:
-        low, high = corners_mm(volume.image)
-        to_atlas = DisplacementField.over_box(
-            lambda points: inverted(to_volume, points, back), low, high, settings.field_spacing_mm
-        )
-    lung = carried_over(atlas.reference.lungs, to_atlas, volume.lungs)
-    measures = measure(atlas.reference, volume, to_volume, lung)
+    """Carry the lungs over, measure, decide."""
+    nodes = ways.to_volume.nodes_mm()
+    back = AffineMap.fitted(ways.to_volume(nodes), nodes)
+    lung = carried_over(atlas.reference.lungs, ways.to_atlas, volume.lungs)
+    measures = measure(atlas.reference, volume, ways.to_volume, lung)
     probability = failure_probability(measures, evidence)
     reasons = reject_reasons(measures, evidence, probability, settings)
+    extent = extent_in(back, volume)
     quality = {
         "template_id": template_id,
         **{name: round(value, 6) for name, value in dataclasses.asdict(measures).items()},
         "orientation": evidence.orientation.best,
         "orientation_advantage": round(evidence.orientation.advantage, 6),
         "template_spread_mm": round(evidence.template_spread_mm, 6),
+        "start": evidence.start_method,
+        "n_inliers": evidence.n_inliers,
+        "n_matches": evidence.n_matches,
+        "extent_low_mm": [round(v, 3) for v in extent.low_mm],
+        "extent_high_mm": [round(v, 3) for v in extent.high_mm],
         "failure_probability": round(probability, 6),
         "accepted": not reasons,
         "reasons": reasons,
     }
     rounded = {name: round(value, 6) for name, value in ncc_of_templates.items()}
-    return Normalized(template_id, rounded, to_volume, to_atlas, lung, rotation_of(back.matrix), quality)
+    return Normalized(template_id, rounded, ways.to_volume, ways.to_atlas, lung, rotation_of(back.matrix), quality)
 
 
 def carried_over(mask: Volume, to_mask: PointMap, grid: Volume) -> Volume:

@@ -11,7 +11,7 @@ from popclust.imaging.volume import Volume, resample
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.quality import Orientation
 from popclust.normalization.registration import register_affine
-from popclust.normalization.start import Start, explained, find_start
+from popclust.normalization.start import Start, explained, search_start
 from popclust.settings import NormalizeSettings
 
 COARSE_MM = 6.0
@@ -27,11 +27,11 @@ def find_orientation(reference: Prepared, volume: Prepared, settings: NormalizeS
 
     Mirror images that are far worse than upright at the start already are spared the registration.
     """
-    fixed, coarse = _coarse(reference), _coarse(volume)
+    template, coarse = _coarse(reference), _coarse(volume)
     ways = {name: flipped(coarse, axes) for name, axes in FLIPS.items()}
-    starts = {name: find_start(fixed, way, with_keypoints=False) for name, way in ways.items()}
+    starts = {name: search_start(way, template) for name, way in ways.items()}
     scores = {
-        name: _score(fixed, ways[name], start, settings)
+        name: _score(ways[name], template, start, settings)
         if start.score > starts["upright"].score - HOPELESS_NCC
         else start.score
         for name, start in starts.items()
@@ -52,12 +52,12 @@ def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
     )
 
 
-def _score(fixed: Prepared, moving: Prepared, start: Start, settings: NormalizeSettings) -> float:
+def _score(volume: Prepared, template: Prepared, start: Start, settings: NormalizeSettings) -> float:
     try:
-        found = register_affine(fixed, moving, start.to_moving, settings)
+        found = register_affine(volume, template, [start.to_template], settings)
     except VolumeError:
         return start.score
-    return float(explained(fixed, moving, [found])[0])
+    return float(explained(volume, template, [found])[0])
 
 
 def _coarse(volume: Prepared) -> Prepared:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.errors import VolumeError
+from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Vector, Volume, resample
+from popclust.settings import SiftSettings
 
 RANGE_HU = (-1000.0, 500.0)
 """Registration sees air to spongy bone: the ribs hold where the lungs are diseased."""
@@ -19,6 +21,8 @@ MARGIN_MM = 36.0
 """Kept around the lungs."""
 EDGE_MM = 6.0
 """Half width of the ramp of the lung edge channel."""
+KEYPOINT_SPACING_MM = 2.5
+"""Keypoints are found no finer than this."""
 MIN_EXTENT_MM = 40.0
 """A volume that is thinner than this cannot be localised."""
 MIN_LUNG_ML = 50.0
@@ -42,6 +46,12 @@ class Prepared:
         spacing = self.lungs.spacing_mm
         inside = ndimage.distance_transform_edt(self.lungs.hu, sampling=spacing)
         return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
+
+    @cached_property
+    def keypoints(self) -> Keypoints:
+        """Upright keypoints of the image."""
+        spacing = max(KEYPOINT_SPACING_MM, self.image.spacing_mm[0])
+        return detect_keypoints(self.image, SiftSettings(spacing_mm=spacing), upright=True)
 
     @cached_property
     def _outside_mm(self) -> NDArray[np.float32]:

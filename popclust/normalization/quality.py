@@ -70,8 +70,14 @@ class Evidence:
 
     orientation: Orientation
     """Which way round the volume fits best."""
-    template_spread_mm: float
+    template_spread_mm: float = 0.0
     """Disagreement of the templates after the affine step; 0 with one template."""
+    start_method: str = ""
+    """What found the start: 'keypoints' or 'search'."""
+    n_inliers: int = 0
+    """Keypoint locations that agree on one rigid map to the chosen template."""
+    n_matches: int = 0
+    """Keypoint locations that had a match in it."""
 
 
 def ncc(a: NDArray, b: NDArray) -> float:

@@ -1,14 +1,19 @@
-"""Registration of a pair: start, rigid, affine and non-linear steps by elastix."""
+"""Registration of a volume to a template: start, rigid, affine and non-linear steps by elastix.
+
+elastix is given the volume as its fixed image. Every voxel of a volume, be it whole or a fragment, has a place in a
+template that shows whole lungs; the other way round, voxels of the template that leave a fragment's field of view drop
+out of the comparison, and a registration that pushes out what does not match looks better than one that is right.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from popclust.imaging.volume import resample, sample
+from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.quality import anisotropy, dice, thinned
-from popclust.normalization.start import explained, find_start, is_cut
+from popclust.normalization.start import explained, find_starts
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
@@ -20,116 +25,127 @@ _METRICS = {
     "ncc": "AdvancedNormalizedCorrelation",
     "mi": "AdvancedMattesMutualInformation",
 }
-MAX_STRETCH = 1.45
+MAX_STRETCH = 1.6
 """An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
-"""Voxels of the fixed image this near to its lungs are compared: as far as the ribs."""
+"""Voxels of the volume this near to its lungs, or to those of the template, are compared: as far as the ribs."""
 NEAR_EDGES_MM = 10.0
 """The same where the lung edges can be trusted to guide the registration."""
 
 
 def register_pair(
-    fixed: Prepared,
-    moving: Prepared,
+    volume: Prepared,
+    template: Prepared,
     settings: NormalizeSettings,
     *,
     start: AffineMap | None = None,
     points: CorrespondingPoints | None = None,
 ) -> ChainMap:
-    """Register one volume to another: start, rigid, affine, non-linear.
+    """Register a volume to a template: start, rigid, affine, non-linear.
 
     Parameters
     ----------
-    fixed, moving : Prepared
+    volume, template : Prepared
         Both at the resolution to work in.
     settings : NormalizeSettings
         Metric, grid, samples, iterations and the seed; equal input and settings give equal bits.
     start : AffineMap, optional
-        Point map fixed -> moving to begin with; without it one is searched for, with keypoints where the moving
-        volume is a fragment.
+        Positions in the volume -> positions in the template, to begin with; without it starts are searched for.
     points : CorrespondingPoints, optional
-        Landmarks that support the non-linear step.
+        Landmarks that support the non-linear step, fixed in the volume and moving in the template.
 
     Returns
     -------
     ChainMap
-        Positions in the fixed volume -> positions in the moving one.
+        Positions in the volume -> positions in the template.
 
     Raises
     ------
     VolumeError
         elastix gave up.
     """
-    if start is None:
-        start = find_start(fixed, moving, with_keypoints=is_cut(moving)).to_moving
-    affine = register_affine(fixed, moving, start, settings)
-    return register_nonlinear(fixed, moving, affine, settings, points=points)
+    starts = [found.to_template for found in find_starts(volume, template)] if start is None else [start]
+    affine = register_affine(volume, template, starts, settings)
+    return register_nonlinear(volume, template, affine, settings, points=points)
 
 
-def register_affine(fixed: Prepared, moving: Prepared, start: AffineMap, settings: NormalizeSettings) -> AffineMap:
-    """Rigid, then affine registration from a start; point map fixed -> moving.
+def register_affine(
+    volume: Prepared, template: Prepared, starts: list[AffineMap], settings: NormalizeSettings
+) -> AffineMap:
+    """Rigid, then affine registration from each start; the map volume -> template that explains the volume best.
 
-    elastix runs the other way round where the moving volume is a fragment: all of a fragment has a place in a whole,
-    while a whole that is laid on a fragment can gain by sliding off it.
+    The starts and the rigid steps stay in the running: an optimiser that lost its way must not have the last word.
     """
-    if is_cut(moving) and not is_cut(fixed):
-        return _affine(moving, fixed, start.inverse(), settings).inverse()
-    return _affine(fixed, moving, start, settings)
+    found = list(starts)
+    for start in starts:
+        found += _linear_maps(volume, template, start, settings)
+    # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
+    found = [affine for affine in found if anisotropy(affine) < MAX_STRETCH] or list(starts)
+    return found[int(np.argmax(explained(volume, template, found)))]
 
 
 def register_nonlinear(
-    fixed: Prepared,
-    moving: Prepared,
+    volume: Prepared,
+    template: Prepared,
     start: AffineMap,
     settings: NormalizeSettings,
     *,
     points: CorrespondingPoints | None = None,
 ) -> ChainMap:
-    """Free-form registration from an affine start; point map fixed -> moving.
+    """Free-form registration from an affine start; positions in the volume -> positions in the template.
 
     The edges of the intensity-based lungs take part only where those of the two volumes agree after the affine
     step: in a lung with fluid or consolidation that edge is not the lung's.
     """
-    with_edges = settings.edge_weight > 0 and lungs_agree(fixed, moving, start) >= settings.min_edge_dice
+    with_edges = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
     stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
     # elastix wants an image for every metric, for the penalties too.
     n_channels = len(stage["Metric"])
-    channel = {"edge": (fixed.edge, moving.edge), "image": (fixed.image, moving.image)}
+    channel = {"edge": (volume.edge, template.edge), "image": (volume.image, template.image)}
     names = ["image", "edge" if with_edges else "image", *["image"] * n_channels][:n_channels]
     return register(
         [channel[name][0] for name in names],
         [channel[name][1] for name in names],
         [stage],
         start=start,
-        fixed_mask=fixed.near_lungs(NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM),
+        fixed_mask=_compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM),
         points=points,
     )
 
 
-def lungs_agree(fixed: Prepared, moving: Prepared, to_moving: AffineMap) -> float:
-    """Dice of the two intensity-based lung masks under a map, where the moving volume shows the fixed one."""
-    points = fixed.lungs.index_to_mm(np.argwhere(np.ones(fixed.lungs.shape, bool)))
-    points, lungs = thinned(points), thinned(fixed.lungs.hu.ravel())
-    moved = to_moving(points)
-    shown = moving.shows(moved)
-    return dice(lungs[shown], sample(moving.lungs, moved[shown], outside=0.0) > 0.5)
+def lungs_agree(volume: Prepared, template: Prepared, to_template: AffineMap) -> float:
+    """Dice of the two intensity-based lung masks under a map, in the volume's field of view."""
+    there = template.lungs.index_to_mm(np.argwhere(np.ones(template.lungs.shape, bool)))
+    points = to_template.inverse()(thinned(there))
+    shown = volume.shows(points)
+    lungs = sample(volume.lungs, points[shown], outside=0.0) > 0.5
+    return dice(lungs, thinned(template.lungs.hu.ravel())[shown])
 
 
-def _affine(fixed: Prepared, moving: Prepared, start: AffineMap, settings: NormalizeSettings) -> AffineMap:
-    spacing = max(AFFINE_SPACING_MM, *fixed.image.spacing_mm)
-    fixed_image, moving_image = (resample(p.image, spacing) for p in (fixed, moving))
+def _compared(volume: Prepared, template: Prepared, to_template: AffineMap, distance_mm: float) -> Volume:
+    """Voxels of the volume near its own aerated lungs or where the template has lungs: fluid counts too."""
+    near = volume.near_lungs(distance_mm)
+    others = np.argwhere(~near.hu)
+    theirs = sample(template.near_lungs(distance_mm), to_template(near.index_to_mm(others)), outside=0.0) > 0.5
+    mask = near.hu.copy()
+    mask[tuple(others[theirs].T)] = True
+    return near.with_values(mask)
+
+
+def _linear_maps(
+    volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings
+) -> list[AffineMap]:
+    """The results of the rigid and of the affine step from one start."""
+    spacing = max(AFFINE_SPACING_MM, *volume.image.spacing_mm)
+    volume_image, template_image = (resample(p.image, spacing) for p in (volume, template))
     chain = register(
-        [fixed_image],
-        [moving_image],
+        [volume_image],
+        [template_image],
         [_rigid_stage(settings), _affine_stage(settings)],
         start=start,
-        fixed_mask=on_grid(fixed.near_lungs(NEAR_LUNGS_MM), fixed_image),
+        fixed_mask=on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image),
     )
-    # The start and the rigid step stay in the running: an optimiser that lost its way must not have the last word.
-    # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
-    found = [_as_affine(ChainMap(chain.maps[:n])) for n in (3, 2, 1)]
-    found = [affine for affine in found if anisotropy(affine) < MAX_STRETCH]
-    return found[int(np.argmax(explained(fixed, moving, found)))] if found else start
+    return [_as_affine(ChainMap(chain.maps[:n])) for n in (2, 3)]
 
 
 def _as_affine(point_map: PointMap) -> AffineMap:
@@ -208,7 +224,9 @@ def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points
     if with_points and settings.landmark_weight > 0:
         weights["CorrespondingPointsEuclideanDistanceMetric"] = settings.landmark_weight
     n, n_metrics = settings.n_resolutions, len(weights)
-    halvings = [2.0 ** (n - 1 - level) for level in range(n)]
+    # The last two levels see the finest image; the grid begins wide, or a fragment's start would decide too much.
+    smoothing = [max(1.0, 2.0 ** (n - 2 - level)) for level in range(n)]
+    grid = [1.6 * 2.0 ** (n - 2 - level) for level in range(n - 1)] + [1.0]
     per_metric = {
         "ImageSampler": "RandomCoordinate",
         "Interpolator": "LinearInterpolator",
@@ -224,9 +242,9 @@ def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points
         **{name: [component] * n_metrics for name, component in per_metric.items()},
         **{f"ImageSampler{bending}NumberOfSpatialSamples": BENDING_SAMPLES},
         NumberOfResolutions=n,
-        ImagePyramidSchedule=[h for h in halvings for _ in range(3)],
+        ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
         FinalGridSpacingInPhysicalUnits=settings.grid_spacing_mm,
-        GridSpacingSchedule=halvings,
+        GridSpacingSchedule=grid,
         MaximumNumberOfIterations=settings.n_iterations,
         NumberOfSpatialSamples=settings.n_samples,
     )

@@ -130,14 +130,12 @@ class DisplacementField:
         return cls(displacement, spacing_mm, origin_mm)
 
     @classmethod
-    def over_box(
-        cls, point_map: PointMap, low_mm: ArrayLike, high_mm: ArrayLike, spacing_mm: float
-    ) -> DisplacementField:
-        """Sample any map at nodes `spacing_mm` apart that span the box from `low_mm` to `high_mm`, zyx.
+    def over_box(cls, point_map: PointMap, corners_mm: ArrayLike, spacing_mm: float) -> DisplacementField:
+        """Sample any map at nodes `spacing_mm` apart that span the box between two corners, (2, 3) zyx mm.
 
         The box grows evenly on both sides to a whole number of intervals.
         """
-        low, high = np.asarray(low_mm, dtype=np.float64), np.asarray(high_mm, dtype=np.float64)
+        low, high = np.asarray(corners_mm, dtype=np.float64)
         n_intervals = np.maximum(np.ceil((high - low) / spacing_mm), 1).astype(int)
         z, y, x = ((low + high - n_intervals * spacing_mm) / 2).tolist()
         shape = tuple((n_intervals + 1).tolist())
@@ -178,6 +176,13 @@ def inverted(
         previous = size
         found = found - step * (residual @ start.matrix.T)
     return found
+
+
+def inverse_field(field: DisplacementField, corners_mm: ArrayLike, spacing_mm: float) -> DisplacementField:
+    """The map back of a field, at nodes `spacing_mm` apart that span the box between two corners, (2, 3) zyx mm."""
+    nodes = field.nodes_mm()
+    back = AffineMap.fitted(field(nodes), nodes)
+    return DisplacementField.over_box(lambda points: inverted(field, points, back), corners_mm, spacing_mm)
 
 
 def jacobian_determinants(
