@@ -97,7 +97,7 @@ class NormalizeSettings:
     """The lung edge takes part only if the intensity-based lungs overlap this much after the affine step."""
     landmark_weight: float = 0.01
     """Weight of landmarks where templates are registered to the atlas with them."""
-    field_spacing_mm: float = 5.0
+    field_spacing_mm: float = 4.0
     """Distance between the nodes of the stored transform."""
     min_ncc: float = 0.1
     """Volumes whose lungs correlate less with the atlas are not accepted; disease lowers it too."""
