@@ -83,7 +83,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         lung_dice           float64 overlap of the lungs carried over with independent intensity-based ones
         folding             float64 share of lung voxels where the transform folds space
         coverage            float64 share of the atlas lung in the field of view
-        failure_probability float64 how likely it is that the registration failed (weights set by hand)
+        template_spread_mm  float64 disagreement of the templates after the affine step; 0 with one template
+        inverse_error_mm    float64 mean distance in the lungs between a point and itself sent there and back
+        start               string  what found where the volume lies: keypoints or search; empty: nothing did
+        n_inliers           int64   keypoint locations that agree on one rigid map to the chosen template
+        extent_low_mm       list    lowest z, y, x of the field of view in the atlas
+        extent_high_mm      list    highest z, y, x of the same
+        failure_probability float64 how likely it is that the registration failed
         accepted            bool    taken into the population
         reasons             list    codes of why not
         """

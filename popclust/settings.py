@@ -63,8 +63,21 @@ class AtlasSettings:
     """A template whose mean landmark error is larger is refused unless approved."""
     min_lung_dice: float = 0.9
     """A template whose lungs overlap the atlas's less is refused unless approved."""
+    min_organ_dice: float = 0.5
+    """A template whose organs, where both have masks of them, overlap less in the mean is refused unless approved."""
     approved: tuple[str, ...] = ()
     """Templates that a person looked at and approves in spite of the limits."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Lung masks from other tools; without one a volume's lungs are segmented by intensity."""
+
+    folder: str = ""
+    """Folder with one mask per series: <SeriesInstanceUID>.nii.gz, a folder of that name with one file per structure,
+    or, for volumes that are files, the same path below it as below their source."""
+    lung_labels: tuple[int, ...] = ()
+    """Labels of the lungs in label maps; empty: every label. TotalSegmentator's are 10, 11, 12, 13, 14."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +359,7 @@ class Settings:
 
     ingest: IngestSettings = field(default_factory=IngestSettings)
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
+    masks: MaskSettings = field(default_factory=MaskSettings)
     normalize: NormalizeSettings = field(default_factory=NormalizeSettings)
     haralick: HaralickSettings = field(default_factory=HaralickSettings)
     sift: SiftSettings = field(default_factory=SiftSettings)

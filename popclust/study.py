@@ -257,6 +257,8 @@ class Study:
 
 _LIST_TYPES = {
     "spacing_zyx_mm": pa.list_(pa.float64()),
+    "extent_low_mm": pa.list_(pa.float64()),
+    "extent_high_mm": pa.list_(pa.float64()),
     "reasons": pa.list_(pa.string()),
     "same_person_as": pa.list_(pa.string()),
 }

@@ -199,10 +199,16 @@ def _quality(rng: np.random.Generator, ids: list[str]) -> pd.DataFrame:
             "lung_dice": rng.normal(0.95, 0.02, n).clip(0, 0.99),
             "folding": rng.exponential(0.001, n),
             "coverage": rng.uniform(0.93, 1.0, n),
+            "template_spread_mm": rng.uniform(3, 9, n),
+            "inverse_error_mm": rng.uniform(0.05, 0.2, n),
+            "start": "search",
+            "n_inliers": rng.integers(3, 12, n),
             "failure_probability": rng.exponential(0.01, n).clip(0, 1),
             "accepted": True,
         }
     )
+    frame["extent_low_mm"] = [[-150.0, -120.0, -170.0] for _ in range(n)]
+    frame["extent_high_mm"] = [[150.0, 120.0, 170.0] for _ in range(n)]
     frame["reasons"] = [[] for _ in range(n)]
     bad = frame.index[:2]
     frame.loc[bad, ["ncc", "lung_dice", "failure_probability"]] = [0.12, 0.41, 0.97]

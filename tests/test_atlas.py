@@ -17,6 +17,8 @@ from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
 from popclust.normalization.landmarks import read_landmarks, shared
 from popclust.normalization.normalized import Normalized, normalize_volume, normalized_from_given
+from popclust.presentation.atlas_figure import template_tiles, templates_figure
+from popclust.presentation.style import to_png
 from popclust.settings import AtlasSettings
 
 POINTS = {"carina": (0.0, 10.0, 5.0), "apex": (80.0, 0.0, 60.0), "base": (-70.0, -5.0, -60.0)}
@@ -41,6 +43,39 @@ def test_the_table_says_how_good_each_template_is(built):
     assert row["landmark_error_mm"] < 6
     assert row["lung_dice"] > 0.9
     assert [t.template_id for t in built.atlas.templates] == ["atlas", "t1"]
+
+
+def organs(shift, scale):
+    """The heart (1) and the spine (2) of `chest`."""
+    volume = chest(tuple(shift), scale)
+    labels = np.zeros(volume.shape, np.int16)
+    labels[volume.hu == 50], labels[volume.hu == 400] = 1, 2
+    return volume.with_values(labels)
+
+
+def test_organs_of_both_are_compared_and_a_poor_overlap_refuses():
+    shift, scale = np.array([12.0, -8.0, 10.0]), 1.06
+    reference = AtlasInput("ref", chest(), organs=organs((0, 0, 0), 1.0))
+    offered = AtlasInput("t1", chest(tuple(shift), scale), organs=organs(shift, scale))
+    (row,) = build_atlas(reference, [offered], SETTINGS, FAST).table.to_dict("records")
+    assert row["n_organs"] == 2 and row["organ_dice_min"] <= row["organ_dice"]
+    assert row["organ_dice"] > 0.6 and row["used"]
+    elsewhere = dataclasses.replace(offered, organs=organs(shift + 60, scale))
+    refused = build_atlas(reference, [elsewhere], SETTINGS, FAST)
+    assert list(refused.table["reasons"][0]) == ["low_organ_dice"]
+    assert [t.template_id for t in refused.atlas.templates] == ["atlas"]
+    assert [t.template_id for t in refused.registered] == ["t1"], "a person has to see what is refused"
+
+
+def test_the_picture_shows_templates_where_the_atlas_is(built):
+    template = built.registered[0]
+    reference = built.atlas.reference
+    tiles = template_tiles(reference.image, reference.lungs, template)
+    both = tiles[2].astype(int)
+    unmoved = dataclasses.replace(template, from_atlas=built.atlas.templates[0].from_atlas)
+    astray = template_tiles(reference.image, reference.lungs, unmoved)[2].astype(int)
+    assert np.abs(both[..., 0] - both[..., 1]).mean() < 0.7 * np.abs(astray[..., 0] - astray[..., 1]).mean()
+    assert to_png(templates_figure(built)) == to_png(templates_figure(built))
 
 
 def test_saving_and_loading_changes_nothing(built, tmp_path):

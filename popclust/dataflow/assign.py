@@ -80,9 +80,10 @@ def assign(study: Study, client: Client | None, new: Sequence[str], console: Con
 def _study_of_new(study: Study, new: Sequence[str]) -> Study:
     sources = tuple(str(Path(n).absolute()) for n in new)
     ingest = replace(study.settings.ingest, sources=sources, key_file=study.secret_path("key"))
-    given = study.settings.normalize.given_folder
+    given, folder = study.settings.normalize.given_folder, study.settings.masks.folder
     normalize = replace(study.settings.normalize, given_folder=study.resolve(given) if given else "")
-    settings = replace(study.settings, ingest=ingest, normalize=normalize)
+    masks = replace(study.settings.masks, folder=study.resolve(folder) if folder else "")
+    settings = replace(study.settings, ingest=ingest, normalize=normalize, masks=masks)
     return Study(study.path("assigned"), settings, reference_url=study.url)
 
 

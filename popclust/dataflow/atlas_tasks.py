@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from popclust.dataflow.inputs import AtlasFiles, landmarks_beside, mask_beside
+from popclust.dataflow.inputs import AtlasFiles, landmarks_beside, mask_beside, organs_beside
 from popclust.dataflow.isolation import run_isolated
 from popclust.dataflow.volume_tasks import read_volume
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.files import read_file_header, read_file_voxels
 from popclust.imaging.geometry import align
-from popclust.imaging.volume import Volume
+from popclust.imaging.label_maps import read_label_map, read_lung_mask
 from popclust.normalization.atlas import AtlasInput, build_atlas
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
 from popclust.normalization.landmarks import read_landmarks
+from popclust.presentation.atlas_figure import templates_figure
+from popclust.presentation.style import to_png
 from popclust.study import Study
 
 _MAX_CANDIDATES = 500
@@ -52,29 +54,31 @@ def print_atlas(record: Mapping[str, Any], line: Callable[[str], None]) -> None:
     """Say which templates there are."""
     line(f"atlas with {len(record['templates'])} templates: {', '.join(record['templates'])}")
     for template_id, reasons in record["refused"].items():
-        line(f"[yellow]template {template_id} refused:[/] {', '.join(reasons)} (atlas/templates.parquet)")
+        line(
+            f"[yellow]template {template_id} refused:[/] {', '.join(reasons)}; look at atlas/templates.png, "
+            "and name it in [atlas] approved to use it all the same"
+        )
 
 
-def read_atlas_input(path: str) -> AtlasInput:
-    """A volume file with the mask and landmarks beside it.
+def read_atlas_input(path: str, lung_labels: Sequence[int] = ()) -> AtlasInput:
+    """A volume file with the masks and landmarks beside it; `lung_labels` as in [masks].
 
     Raises
     ------
     InputError
         A file cannot be read.
     """
-    mask, landmarks = mask_beside(path), landmarks_beside(path)
+    mask, organs, landmarks = mask_beside(path), organs_beside(path), landmarks_beside(path)
     try:
-        volume = _read_file(path)
-        lungs = None if mask is None else _read_file(str(mask))
+        return AtlasInput(
+            template_id=path.rpartition("/")[2].split(".")[0],
+            volume=align(read_file_voxels(path), read_file_header(path).grid),
+            lungs=None if mask is None else read_lung_mask(mask, lung_labels),
+            organs=None if organs is None else read_label_map(organs),
+            landmarks=read_landmarks(landmarks) if landmarks else {},
+        )
     except VolumeError as error:
         raise InputError(f"{path}: {error.message}") from None
-    return AtlasInput(
-        template_id=path.rpartition("/")[2].split(".")[0],
-        volume=volume,
-        lungs=None if lungs is None else lungs.with_values(lungs.hu > 0),
-        landmarks=read_landmarks(landmarks) if landmarks else {},
-    )
 
 
 def _isolated(study: Study, n_volumes: int, function: Callable[..., Any], source: Any) -> Mapping[str, Any]:
@@ -84,7 +88,8 @@ def _isolated(study: Study, n_volumes: int, function: Callable[..., Any], source
 
 
 def _from_files(study: Study, files: AtlasFiles) -> Mapping[str, Any]:
-    return _build(study, [read_atlas_input(p) for p in (files.volume, *files.templates)])
+    labels = study.settings.masks.lung_labels
+    return _build(study, [read_atlas_input(p, labels) for p in (files.volume, *files.templates)])
 
 
 def _from_cohort(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
@@ -99,13 +104,11 @@ def _build(study: Study, offered: Sequence[AtlasInput]) -> Mapping[str, Any]:
         raise InputError(f"atlas {offered[0].template_id}: {error.message}; name another volume in [atlas]") from None
     study.remove("atlas")
     built.save(study.path("atlas"))
+    if built.registered:
+        study.write_bytes(to_png(templates_figure(built)), "atlas", "templates.png")
     refused = built.table[~built.table["used"].astype(bool)]
     reasons = zip(refused["template_id"], refused["reasons"], strict=True)
     return {
         "templates": [t.template_id for t in built.atlas.templates],
         "refused": {str(t): [str(r) for r in rs] for t, rs in reasons},
     }
-
-
-def _read_file(path: str) -> Volume:
-    return align(read_file_voxels(path), read_file_header(path).grid)

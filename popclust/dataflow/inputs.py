@@ -16,6 +16,7 @@ from popclust.dataflow.volume_tasks import scan
 from popclust.errors import InputError
 from popclust.imaging.headers import FileHeader, list_files
 from popclust.imaging.ingest import volume_id_of
+from popclust.imaging.label_maps import MASK_ENDINGS
 from popclust.imaging.pseudonyms import load_or_create_key
 from popclust.imaging.series import SeriesFiles, group_series
 from popclust.study import Study, canonical
@@ -34,11 +35,11 @@ class AtlasFiles:
 
 
 @dataclass(frozen=True)
-class GivenTransform:
-    """A transform known beforehand."""
+class HandedIn:
+    """Something of one volume that a person hands in: a known transform, or a lung mask."""
 
     path: str
-    """The file."""
+    """The file or folder; empty where there is none."""
     digest: str
     """Its hash."""
 
@@ -91,8 +92,8 @@ def source_of_volumes(study: Study) -> pd.DataFrame:
 def atlas_files(study: Study) -> AtlasFiles | None:
     """The files that settings name for the atlas; None where it is chosen from the cohort.
 
-    Masks and landmarks lie beside their volume: for atlas.nii.gz they are atlas_lungs.nii.gz and
-    atlas_landmarks.csv (or .fcsv, .json).
+    Masks and landmarks lie beside their volume: for atlas.nii.gz they are atlas_lungs.nii.gz (or a folder atlas_lungs
+    with one file per structure), atlas_organs.nii.gz and atlas_landmarks.csv (or .fcsv, .json).
 
     Raises
     ------
@@ -112,12 +113,18 @@ def atlas_files(study: Study) -> AtlasFiles | None:
 def hash_atlas(files: AtlasFiles) -> list[str]:
     """Hashes of all that the atlas is built from."""
     volumes = (files.volume, *files.templates)
-    return [hash_local_file(str(p)) for v in volumes for p in (v, mask_beside(v), landmarks_beside(v)) if p]
+    beside = (mask_beside, organs_beside, landmarks_beside)
+    return [hash_path(str(p)) for v in volumes for p in (v, *(find(v) for find in beside)) if p]
 
 
 def mask_beside(volume: str) -> Path | None:
-    """The lung mask that lies beside a volume file."""
-    return _beside(volume, "_lungs", (".nii.gz", ".nii", ".mha", ".nrrd"))
+    """The lung mask that lies beside a volume file: a file, or a folder with one file per structure."""
+    return _beside(volume, "_lungs", (*MASK_ENDINGS, ""))
+
+
+def organs_beside(volume: str) -> Path | None:
+    """The label map of organs that lies beside a volume file."""
+    return _beside(volume, "_organs", MASK_ENDINGS)
 
 
 def landmarks_beside(volume: str) -> Path | None:
@@ -129,10 +136,28 @@ def _beside(volume: str, suffix: str, endings: tuple[str, ...]) -> Path | None:
     path = Path(volume)
     stem = path.name.removesuffix(".gz").rpartition(".")[0]
     found = (path.with_name(f"{stem}{suffix}{ending}") for ending in endings)
-    return next((p for p in found if p.is_file()), None)
+    return next((p for p in found if p.exists()), None)
 
 
-def given_transform(study: Study, series_of_volume: pd.Series, volume_id: str) -> GivenTransform:
+def handed_in_mask(study: Study, series_of_volume: pd.Series, volume_id: str) -> HandedIn:
+    """The lung mask of a volume from another tool; an empty path where there is none.
+
+    Raises
+    ------
+    InputError
+        The folder that settings name does not exist.
+    """
+    folder = Path(study.resolve(study.settings.masks.folder))
+    if not folder.is_dir():
+        raise InputError(f"{study.url}/study.toml: [masks] folder names {folder}, which is not a folder")
+    name = series_of_volume[volume_id]
+    stem = next((name.removesuffix(e) for e in MASK_ENDINGS if name.endswith(e)), name)
+    found = (folder / f"{stem}{ending}" for ending in (*MASK_ENDINGS, ""))
+    path = next((p for p in found if p.exists()), None)
+    return HandedIn("", "") if path is None else HandedIn(str(path), hash_path(str(path)))
+
+
+def given_transform(study: Study, series_of_volume: pd.Series, volume_id: str) -> HandedIn:
     """The known transform of a volume.
 
     Raises
@@ -146,7 +171,7 @@ def given_transform(study: Study, series_of_volume: pd.Series, volume_id: str) -
     path = Path(study.resolve(folder)) / f"{series_of_volume[volume_id]}.npz"
     if not path.is_file():
         raise InputError(f"{study.resolve(folder)}: there is no known transform of volume {volume_id}")
-    return GivenTransform(str(path), hash_local_file(str(path)))
+    return HandedIn(str(path), hash_local_file(str(path)))
 
 
 def hash_local_file(path: str) -> str:

@@ -9,7 +9,15 @@ from rich.console import Console
 
 from popclust.dataflow import atlas_tasks, population_tasks, report_tasks, tables, volume_tasks
 from popclust.dataflow.flow import Flow, Need
-from popclust.dataflow.inputs import atlas_files, find_series, given_transform, hash_atlas, hash_file, source_of_volumes
+from popclust.dataflow.inputs import (
+    atlas_files,
+    find_series,
+    given_transform,
+    handed_in_mask,
+    hash_atlas,
+    hash_file,
+    source_of_volumes,
+)
 from popclust.dataflow.learning import learn_words, pack_training
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.quarantine import Quarantine
@@ -57,15 +65,19 @@ def normalize(flow: Flow) -> None:
     """Volumes -> transforms to the atlas, lungs, quality; only accepted volumes go on."""
     marker = flow.marker("atlas")
     included = flow.parts["ingest"]
-    if flow.study.settings.normalize.transforms == "given":
+    is_given = flow.study.settings.normalize.transforms == "given"
+    if is_given:
         flow.progress.line("[bold red]known transforms are given: nothing is registered[/]")
+    find = given_transform if is_given else handed_in_mask
+    if is_given or flow.study.settings.masks.folder:
         series = source_of_volumes(flow.study).set_index("volume_id")["series_instance_uid"]
-        given = {v: given_transform(flow.study, series, v) for v in included}
-        needs = {v: Need((read, marker, given[v].digest), (marker, given[v].path)) for v, read in included.items()}
-        done = flow.volumes("normalize", volume_tasks.take_given, needs)
+        handed = {v: find(flow.study, series, v) for v in included}
+        needs = {v: Need((read, marker, handed[v].digest), (marker, handed[v].path)) for v, read in included.items()}
+        n_with = sum(bool(h.path) for h in handed.values())
+        flow.progress.line(f"{n_with} of {len(handed)} volumes have a {'transform' if is_given else 'mask'} handed in")
     else:
         needs = {v: Need((read, marker), (marker,)) for v, read in included.items()}
-        done = flow.volumes("normalize", volume_tasks.normalize, needs)
+    done = flow.volumes("normalize", volume_tasks.take_given if is_given else volume_tasks.normalize, needs)
     accepted = tables.gather_quality(flow.study, list(done))
     if not accepted:
         raise InputError("normalize: no volume was accepted; the reasons stand in quality.parquet")

@@ -41,17 +41,21 @@ class Stage:
         return chosen
 
 
-_NORMALIZE = ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given_folder")
+_NORMALIZE = ("normalize.timeout_s", "normalize.max_memory_mb", "normalize.given_folder", "masks.folder")
 
 STAGES = (
     Stage("ingest", 2, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
     Stage(
-        "atlas", 2, ("atlas", "normalize"), "build the atlas", ignores=("atlas.volume", "atlas.templates", *_NORMALIZE)
+        "atlas",
+        2,
+        ("atlas", "masks", "normalize"),
+        "build the atlas",
+        ignores=("atlas.volume", "atlas.templates", *_NORMALIZE),
     ),
     Stage(
         "normalize",
         2,
-        ("normalize",),
+        ("masks", "normalize"),
         "register to the atlas",
         True,
         _NORMALIZE,

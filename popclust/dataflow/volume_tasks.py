@@ -20,6 +20,7 @@ from popclust.features.haralick import sample_haralick
 from popclust.features.sift3d import sample_sift
 from popclust.imaging.headers import FileHeader, scan_headers
 from popclust.imaging.ingest import read_series
+from popclust.imaging.label_maps import read_lung_mask
 from popclust.imaging.ome_zarr import read_ome_zarr, write_ome_zarr
 from popclust.imaging.series import SeriesFiles
 from popclust.imaging.volume import Volume
@@ -56,7 +57,7 @@ def ingest(study: Study, volume_id: str, series: SeriesFiles, key: bytes, finger
     return {**dataclasses.asdict(found.record), "fingerprint": fingerprint}
 
 
-def normalize(study: Study, volume_id: str, atlas_marker: str) -> Mapping[str, Any]:
+def normalize(study: Study, volume_id: str, atlas_marker: str, mask_path: str = "") -> Mapping[str, Any]:
     """Register one volume to the atlas, in the worker's child."""
     limits = study.settings.normalize
     record = run_isolated(
@@ -64,16 +65,18 @@ def normalize(study: Study, volume_id: str, atlas_marker: str) -> Mapping[str, A
         study,
         volume_id,
         atlas_marker,
+        mask_path,
         timeout_s=limits.timeout_s,
         max_memory_mb=limits.max_memory_mb,
     )
     return dict(record)
 
 
-def register(study: Study, volume_id: str, atlas_marker: str) -> Mapping[str, Any]:
+def register(study: Study, volume_id: str, atlas_marker: str, mask_path: str = "") -> Mapping[str, Any]:
     """Register one volume to the atlas, in this process."""
     volume = read_volume(study, volume_id)
-    normalized = normalize_volume(volume, _atlas(study, atlas_marker), study.settings.normalize)
+    lungs = read_lung_mask(mask_path, study.settings.masks.lung_labels) if mask_path else None
+    normalized = normalize_volume(volume, _atlas(study, atlas_marker), study.settings.normalize, lungs)
     return _save_normalized(study, volume_id, normalized)
 
 

@@ -18,7 +18,7 @@ from popclust.imaging.volume import Vector, Volume, sample
 from popclust.normalization.elastix import CorrespondingPoints
 from popclust.normalization.landmarks import Landmarks, shared
 from popclust.normalization.preparation import Prepared, corners_mm, prepare
-from popclust.normalization.quality import dice, measure
+from popclust.normalization.quality import dice, measure, thinned
 from popclust.normalization.registration import register_pair
 from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
 from popclust.normalization.transform import DisplacementField, inverse_field
@@ -26,6 +26,8 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 
 ATLAS_ID = "atlas"
 """The template_id of the atlas itself."""
+MAX_ORGAN_POINTS = 2_000_000
+"""Voxels at most over which the organs' overlap is measured."""
 FIELD_SPACING_MM = 4.0
 """Distance between the nodes of the stored atlas-to-template transforms: they are few, so they are fine."""
 
@@ -40,6 +42,8 @@ class AtlasInput:
     """(z, y, x) HU."""
     lungs: Volume | None = None
     """bool mask from elsewhere; None: segmented by intensity."""
+    organs: Volume | None = None
+    """int label map of any organs; 0 is background."""
     landmarks: Landmarks = field(default_factory=dict)
     """Name -> zyx mm."""
 
@@ -121,8 +125,10 @@ class BuiltAtlas:
     atlas: Atlas
     """The atlas with the templates that passed or were approved."""
     table: pd.DataFrame
-    """One row per template offered: template_id, n_landmarks, landmark_error_mm, landmark_error_max_mm,
-    affine_only_error_mm, lung_dice, ncc, folding, used, approved, reasons."""
+    """One row per template offered: template_id, n_landmarks, landmark_error_mm, landmark_error_max_mm, lung_dice,
+    n_organs, organ_dice, organ_dice_min, ncc, folding, used, approved, reasons."""
+    registered: tuple[Template, ...] = ()
+    """All templates that could be registered, the refused ones too: for the pictures."""
 
     def save(self, url: str) -> None:
         """Write the atlas and atlas/templates.parquet."""
@@ -162,14 +168,12 @@ def build_atlas(
     if unknown := sorted(set(settings.approved) - set(names)):
         raise InputError(f"atlas.approved: {unknown} are not among the templates {sorted(names)}")
     prepared = prepare(reference.volume, settings.spacing_mm, reference.lungs)
-    kept, rows = [_itself(prepared, reference.landmarks)], []
-    for offered in templates:
-        template, row = _checked(prepared, reference.landmarks, offered, settings, normalize)
-        rows.append(row)
-        if template is not None:
-            kept.append(template)
-    table = pd.DataFrame(rows, columns=list(_EMPTY_ROW))
-    return BuiltAtlas(Atlas(prepared, reference.landmarks, tuple(kept)), table)
+    checked = [_checked(prepared, reference, offered, settings, normalize) for offered in templates]
+    registered = tuple(template for template, _ in checked if template is not None)
+    table = pd.DataFrame([row for _, row in checked], columns=list(_EMPTY_ROW))
+    used = set(table.loc[table["used"].astype(bool), "template_id"])
+    kept = (_itself(prepared, reference.landmarks), *(t for t in registered if t.template_id in used))
+    return BuiltAtlas(Atlas(prepared, reference.landmarks, kept), table, registered)
 
 
 _EMPTY_ROW: dict[str, Any] = {
@@ -178,6 +182,9 @@ _EMPTY_ROW: dict[str, Any] = {
     "landmark_error_mm": float("nan"),
     "landmark_error_max_mm": float("nan"),
     "lung_dice": float("nan"),
+    "n_organs": 0,
+    "organ_dice": float("nan"),
+    "organ_dice_min": float("nan"),
     "ncc": float("nan"),
     "folding": float("nan"),
     "used": False,
@@ -188,26 +195,26 @@ _EMPTY_ROW: dict[str, Any] = {
 
 def _checked(
     reference: Prepared,
-    landmarks: Landmarks,
+    atlas: AtlasInput,
     offered: AtlasInput,
     settings: AtlasSettings,
     normalize: NormalizeSettings,
 ) -> tuple[Template | None, dict[str, Any]]:
-    """Register one template; the template if it may be used, and its row of the table."""
+    """Register one template; the template if it could be registered, and its row of the table."""
     row = _EMPTY_ROW | {"template_id": offered.template_id, "approved": offered.template_id in settings.approved}
     try:
-        template = _registered(reference, landmarks, offered, settings, normalize)
+        template = _registered(reference, atlas.landmarks, offered, settings, normalize)
     except VolumeError as error:
         return None, row | {"reasons": [error.code]}
-    row |= _measured(reference, landmarks, template)
+    row |= _measured(reference, atlas.landmarks, template) | _organ_dice(atlas.organs, offered.organs, template)
     broken = {
         "landmark_error": row["landmark_error_mm"] > settings.max_landmark_error_mm,
         "low_lung_dice": row["lung_dice"] < settings.min_lung_dice,
+        "low_organ_dice": row["organ_dice"] < settings.min_organ_dice,
         "folding": row["folding"] > normalize.max_folding,
     }
     reasons = [code for code, is_broken in broken.items() if is_broken]
-    used = not reasons or row["approved"]
-    return template if used else None, row | {"reasons": reasons, "used": used}
+    return template, row | {"reasons": reasons, "used": not reasons or row["approved"]}
 
 
 def _registered(
@@ -241,6 +248,23 @@ def _measured(reference: Prepared, landmarks: Landmarks, template: Template) -> 
         "ncc": measures.ncc,
         "folding": measures.folding,
     }
+
+
+def _organ_dice(atlas: Volume | None, offered: Volume | None, template: Template) -> dict[str, Any]:
+    """Overlap of every organ that both label maps show, the template's carried over to the atlas."""
+    if atlas is None or offered is None:
+        return {}
+    labels = np.intersect1d(np.unique(atlas.hu), np.unique(offered.hu))
+    points = thinned(atlas.index_to_mm(np.indices(atlas.shape).reshape(3, -1).T), MAX_ORGAN_POINTS)
+    wanted = thinned(atlas.hu.ravel(), MAX_ORGAN_POINTS)
+    index = np.round(offered.mm_to_index(template.from_atlas(points))).astype(int)
+    inside = np.all((index >= 0) & (index < offered.shape), axis=1)
+    index[~inside] = 0
+    carried = np.where(inside, offered.hu[tuple(index.T)], 0)
+    overlap = [dice(wanted == label, carried == label) for label in labels[labels > 0]]
+    return {"n_organs": len(overlap)} | (
+        {"organ_dice": float(np.mean(overlap)), "organ_dice_min": min(overlap)} if overlap else {}
+    )
 
 
 def _itself(reference: Prepared, landmarks: Landmarks) -> Template:

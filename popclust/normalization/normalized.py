@@ -251,12 +251,17 @@ def _assembled(
     probability = failure_probability(measures, evidence)
     reasons = reject_reasons(measures, evidence, probability, settings)
     extent = extent_in(back, volume)
+    lungs = atlas.reference.lungs
+    points = thinned(lungs.index_to_mm(np.argwhere(lungs.hu)), 5000)
+    there = ways.to_volume(points)
+    there_and_back = np.linalg.norm(ways.to_atlas(there) - points, axis=1)[volume.shows(there)]
     quality = {
         "template_id": template_id,
         **{name: round(value, 6) for name, value in dataclasses.asdict(measures).items()},
         "orientation": evidence.orientation.best,
         "orientation_advantage": round(evidence.orientation.advantage, 6),
         "template_spread_mm": round(evidence.template_spread_mm, 6),
+        "inverse_error_mm": round(float(there_and_back.mean()), 6) if len(there_and_back) else 0.0,
         "start": evidence.start_method,
         "n_inliers": evidence.n_inliers,
         "n_matches": evidence.n_matches,
