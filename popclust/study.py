@@ -169,6 +169,11 @@ class Study:
             raise InputError(f"{self.url}: {name}.parquet is not made yet; `popclust run {self.url}` makes it")
         buffer = pa.BufferReader(self.read_bytes(f"{name}.parquet"))
         frame = pq.read_table(buffer).to_pandas()
+        if missing := [c.name for c in schema.TABLES[name] if c.name not in frame.columns]:
+            raise InputError(
+                f"{self.url}: {name}.parquet is of another version of popclust, it has no {', '.join(missing)}; "
+                f"`popclust run {self.url}` makes it anew"
+            )
         return frame.astype({c.name: c.dtype for c in schema.TABLES[name] if c.dtype != "list"})
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
