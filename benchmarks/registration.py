@@ -3,7 +3,8 @@
 python benchmarks/registration.py --fixed F --moving M [--fixed-mask X --moving-mask Y] [--json]
 python benchmarks/registration.py --fixed F (--warps N | --fragments N --moving M | --failures N [--moving M]) [--json]
 
-Seconds are CPU seconds of one thread. One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1.
+Seconds are CPU seconds of one thread. One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1;
+`--jobs 2` shares the cases of the last three between two processes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from registration_cases import Fragment, good_variant, planted_failures, random_fragment, random_warp, warped
+from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped
 from scipy.ndimage import distance_transform_edt
 
 from popclust.errors import VolumeError
@@ -38,6 +45,8 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 
 START_MM, FINAL_MM = 15.0, 4.0
 """A fragment is localised within the first, and right at the end within the second."""
+SHORT = ("kind", "number", "start_mm", "place_mm", "final_mm", "failure_probability", "reasons")
+"""What --verbose says of a case."""
 
 
 def main() -> None:
@@ -70,43 +79,21 @@ def pair(args: argparse.Namespace) -> dict[str, object]:
 
 def warps(args: argparse.Namespace) -> dict[str, object]:
     """Known smooth deformations: target error at 500 lung points each."""
-    fixed, settings = resample(_read(args.fixed), args.spacing), _settings(args)
-    template = prepare(fixed, args.spacing)
-    lungs = np.argwhere(template.lungs.hu)
-    errors, before, back = [], [], []
-    for number in range(args.warps):
-        rng = np.random.default_rng([args.seed, number])
-        warp = random_warp(fixed, rng, args.mean_mm)
-        volume = prepare(warped(fixed, warp, rng), args.spacing)
-        points = template.lungs.index_to_mm(lungs[rng.choice(len(lungs), 500, replace=False)])
-        ways = both_ways(register_pair(volume, template, settings), volume, template, settings.field_spacing_mm)
-        errors.append(np.linalg.norm(ways.to_volume(points) - warp.backward(points), axis=1))
-        before.append(np.linalg.norm(points - warp.backward(points), axis=1))
-        back.append(np.linalg.norm(ways.to_atlas(ways.to_volume(points)) - points, axis=1))
-        _say(args, f"warp {number}: {errors[-1].mean():.2f} mm")
-    every = np.concatenate(errors)
+    rows = _each(args, _one_warp, range(args.warps))
+    every = np.concatenate([row["errors_mm"] for row in rows])
     return {
         "n_warps": args.warps,
-        "displacement_mm_mean": round(float(np.concatenate(before).mean()), 3),
+        "displacement_mm_mean": round(float(np.mean([row["displacement_mm"] for row in rows])), 3),
         "error_mm_mean": round(float(every.mean()), 3),
         "error_mm_p95": round(float(np.percentile(every, 95)), 3),
-        "worst_warp_mm_mean": round(float(max(e.mean() for e in errors)), 3),
-        "inverse_consistency_mm_mean": round(float(np.concatenate(back).mean()), 4),
+        "worst_warp_mm_mean": round(max(float(row["errors_mm"].mean()) for row in rows), 3),
+        "inverse_consistency_mm_mean": round(float(np.mean([row["inverse_mm"] for row in rows])), 4),
     }
 
 
 def fragments(args: argparse.Namespace) -> dict[str, object]:
     """Fragments of one person on another, against the whole person's registration."""
-    fixed, whole, settings = _read(args.fixed), _read(args.moving), _settings(args)
-    template, volume = (prepare(v, args.spacing) for v in (fixed, whole))
-    reference = register_pair(volume, template, settings)
-    atlas = build_atlas(AtlasInput("fixed", fixed), (), AtlasSettings(spacing_mm=args.spacing), settings).atlas
-    lungs = on_grid(volume.lungs, whole)
-    rows = []
-    for number in range(args.fragments):
-        part = random_fragment(whole, lungs, np.random.default_rng([args.seed, number]))
-        rows.append(_one_fragment(part, reference, volume.lungs, atlas, settings))
-        _say(args, f"fragment {number}: {rows[-1]}")
+    rows = _each(args, _one_fragment, range(args.fragments))
     right = [r["final_mm"] <= FINAL_MM for r in rows]
     accepted = [r["accepted"] for r in rows]
     final = [r["final_mm"] for r in rows]
@@ -124,73 +111,119 @@ def fragments(args: argparse.Namespace) -> dict[str, object]:
 
 def failures(args: argparse.Namespace) -> dict[str, object]:
     """Planted failures that must be rejected, good variants that must not."""
-    fixed = _read(args.fixed)
-    volume = resample(_read(args.moving or args.fixed), args.spacing)
-    settings = _settings(args)
-    atlas = build_atlas(AtlasInput("fixed", fixed), (), AtlasSettings(spacing_mm=args.spacing), settings).atlas
-    lungs = on_grid(prepare(volume, args.spacing).lungs, volume)
-    caught: Counter[str] = Counter()
-    for name, plant in planted_failures().items():
-        for number in range(args.failures):
-            made = plant(volume, lungs, np.random.default_rng([args.seed, number]))
-            reasons = _rejection(made, atlas, settings, args, name)
-            caught[name] += bool(reasons)
-            _say(args, f"{name} {number}: {reasons or 'ACCEPTED'}")
-    n_good = args.good or 7 * args.failures
-    rejected = []
-    for number in range(n_good):
-        made = good_variant(volume, lungs, np.random.default_rng([args.seed, 99, number]))
-        reasons = _rejection(made, atlas, settings, args, "good")
-        rejected.append(bool(reasons))
-        _say(args, f"good {number}: {reasons or 'accepted'}")
-    n_planted = args.failures * len(planted_failures())
+    kinds = planted_failures()
+    planted = [(kind, number) for kind in kinds for number in range(args.failures)]
+    good = [("good", number) for number in range(args.good or 7 * args.failures)]
+    verdicts = _each(args, _one_verdict, [*planted, *good])
+    missed = Counter(kind for (kind, _), reasons in zip(planted, verdicts, strict=False) if not reasons)
     return {
-        "n_kinds": len(planted_failures()),
-        "n_planted": n_planted,
-        "n_good": n_good,
-        "caught_share": sum(caught.values()) / n_planted,
-        "wrongly_rejected_share": float(np.mean(rejected)),
-        "missed": {name: args.failures - n for name, n in caught.items() if n < args.failures},
+        "n_kinds": len(kinds),
+        "n_planted": len(planted),
+        "n_good": len(good),
+        "caught_share": round(1 - missed.total() / len(planted), 4),
+        "wrongly_rejected_share": round(float(np.mean([bool(r) for r in verdicts[len(planted) :]])), 4),
+        "missed": dict(missed),
     }
 
 
-def _one_fragment(
-    part: Fragment, reference: PointMap, whole_lungs: Volume, atlas: Atlas, settings: NormalizeSettings
-) -> dict[str, float]:
+def _one_warp(args: argparse.Namespace, number: int) -> dict[str, Any]:
+    fixed, template, settings = *_whole(args.fixed, args.spacing), _settings(args)
+    rng = np.random.default_rng([args.seed, number])
+    grid = resample(fixed, args.spacing)
+    warp = random_warp(grid, rng, args.mean_mm)
+    volume = prepare(warped(grid, warp, rng), args.spacing)
+    lungs = np.argwhere(template.lungs.hu)
+    points = template.lungs.index_to_mm(lungs[rng.choice(len(lungs), 500, replace=False)])
+    ways = both_ways(register_pair(volume, template, settings), volume, template, settings.field_spacing_mm)
+    truth, found = warp.backward(points), ways.to_volume(points)
+    return {
+        "errors_mm": np.linalg.norm(found - truth, axis=1),
+        "displacement_mm": float(np.linalg.norm(points - truth, axis=1).mean()),
+        "inverse_mm": float(np.linalg.norm(ways.to_atlas(found) - points, axis=1).mean()),
+    }
+
+
+def _one_fragment(args: argparse.Namespace, number: int) -> dict[str, Any]:
     """Errors of one fragment at the lung points that it shows, against the whole person's registration.
 
     `start_mm` and `place_mm` are of the fragment's place: the mean of those points; `final_mm` is the mean of the
     points' own errors.
     """
+    settings, (whole, prepared) = _settings(args), _whole(args.moving, args.spacing)
+    atlas = _atlas(args.fixed, args.spacing, settings)
+    reference = _registered(args.moving, args.fixed, args.spacing, settings)
+    part = random_fragment(whole, on_grid(prepared.lungs, whole), np.random.default_rng([args.seed, number]))
     try:
         volume = prepare(part.volume, atlas.spacing_mm)
         start = find_starts(volume, atlas.reference)[0]
         normalized = normalize_volume(part.volume, atlas, settings)
-    except VolumeError:
-        return {"start_mm": np.inf, "place_mm": np.inf, "final_mm": np.inf, "accepted": False, "n_inliers": 0}
-    whole = whole_lungs.index_to_mm(np.argwhere(whole_lungs.hu)[::50])
-    points = part.to_whole.inverse()(whole)
+    except VolumeError as error:
+        lost = dict.fromkeys(("start_mm", "place_mm", "final_mm"), np.inf)
+        return lost | {"accepted": False, "reasons": [error.code]}
+    lungs = prepared.lungs.index_to_mm(np.argwhere(prepared.lungs.hu)[::50])
+    points = part.to_whole.inverse()(lungs)
     shown = volume.shows(points)
-    truth = reference(whole[shown])
+    truth = reference(lungs[shown])
     started, ended = (point_map(points[shown]) - truth for point_map in (start.to_template, normalized.to_atlas))
-    return {
+    errors = {
         "start_mm": round(float(np.linalg.norm(started.mean(axis=0))), 2),
         "place_mm": round(float(np.linalg.norm(ended.mean(axis=0))), 2),
         "final_mm": round(float(np.linalg.norm(ended, axis=1).mean()), 2),
-        "accepted": bool(normalized.quality["accepted"]),
-        "n_inliers": start.n_inliers,
     }
+    row = errors | dict(normalized.quality)
+    _record(args, {"kind": "fragment", "number": number, **row})
+    return row
 
 
-def _rejection(volume: Volume, atlas, settings: NormalizeSettings, args: argparse.Namespace, kind: str) -> list[str]:
+def _one_verdict(args: argparse.Namespace, case: tuple[str, int]) -> list[str]:
+    """Codes of why a planted failure or a good variant is rejected; none: it is accepted."""
+    kind, number = case
+    settings, (whole, prepared) = _settings(args), _whole(args.moving or args.fixed, args.spacing)
+    volume = resample(whole, args.spacing)
+    lungs = on_grid(prepared.lungs, volume)
+    plant = good_variant if kind == "good" else planted_failures()[kind]
+    seed = [args.seed, 99, number] if kind == "good" else [args.seed, number]
     try:
-        quality = normalize_volume(volume, atlas, settings).quality
+        made = plant(volume, lungs, np.random.default_rng(seed))
+        quality = normalize_volume(made, _atlas(args.fixed, args.spacing, settings), settings).quality
     except VolumeError as error:
         return [error.code]
+    _record(args, {"kind": kind, "number": number, **quality})
+    return list(quality["reasons"])
+
+
+def _each(args: argparse.Namespace, measure: Callable[..., Any], cases: Iterable[Any]) -> list[Any]:
+    """Measure every case, in order; `--jobs` processes share them, each with one thread per registration."""
+    if args.jobs == 1:
+        return [measure(args, case) for case in cases]
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), initializer=elastix.warm_up) as pool:
+        return list(pool.map(measure, repeat(args), cases))
+
+
+def _record(args: argparse.Namespace, row: Mapping[str, Any]) -> None:
+    if args.verbose:
+        print(json.dumps({k: row[k] for k in row if k in SHORT}), file=sys.stderr, flush=True)
     if args.table:
         with Path(args.table).open("a") as file:
-            file.write(json.dumps({"kind": kind, **quality}) + "\n")
-    return list(quality["reasons"])
+            file.write(json.dumps(row) + "\n")
+
+
+@lru_cache(maxsize=2)
+def _whole(path: str, spacing: float) -> tuple[Volume, Prepared]:
+    """A file's volume, and what registration sees of it."""
+    volume = _read(path)
+    return volume, prepare(volume, spacing)
+
+
+@lru_cache(maxsize=1)
+def _atlas(path: str, spacing: float, settings: NormalizeSettings) -> Atlas:
+    """An atlas without further templates."""
+    return build_atlas(AtlasInput("fixed", _read(path)), (), AtlasSettings(spacing_mm=spacing), settings).atlas
+
+
+@lru_cache(maxsize=1)
+def _registered(moving: str, fixed: str, spacing: float, settings: NormalizeSettings) -> PointMap:
+    return register_pair(_whole(moving, spacing)[1], _whole(fixed, spacing)[1], settings)
 
 
 def _judged(ways: BothWays, grid: Volume, moving: Volume, masks: list[Volume]) -> dict[str, object]:
@@ -285,11 +318,6 @@ def _settings(args: argparse.Namespace) -> NormalizeSettings:
     return NormalizeSettings(**{k: (v == "true") if kinds[k] is bool else kinds[k](v) for k, v in chosen.items()})
 
 
-def _say(args: argparse.Namespace, line: str) -> None:
-    if args.verbose:
-        print(line, file=sys.stderr, flush=True)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fixed", required=True)
@@ -304,7 +332,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of [normalize]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-greedy", action="store_true")
-    parser.add_argument("--table", help="append the quality records of --failures to this file, one JSON per line")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the cases, one thread each")
+    parser.add_argument("--table", help="append the quality record of every case to this file, one JSON per line")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()

@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("out", metavar="OUT", help="folder to write into")
     simulate.add_argument("--volumes", type=_positive, required=True, help="volumes to simulate")
     simulate.add_argument("--seed", type=int, default=0, help="seed of the population (default: %(default)s)")
+    simulate.add_argument(
+        "--templates", type=_positive, default=3, help="templates beside the atlas (default: %(default)s)"
+    )
     simulate.add_argument("--format", choices=("dicom", "nifti"), default="dicom", help="default: %(default)s")
     _add_scheduler(simulate)
 
@@ -155,7 +158,15 @@ def _simulate(arguments: argparse.Namespace, console: Console) -> int:
     from popclust.dataflow.simulate import simulate
 
     with connect(arguments.scheduler) as client:
-        simulate(client, arguments.out, arguments.volumes, arguments.seed, arguments.format, console=console)
+        simulate(
+            client,
+            arguments.out,
+            arguments.volumes,
+            arguments.seed,
+            arguments.format,
+            n_templates=arguments.templates,
+            console=console,
+        )
     return DONE
 
 

@@ -96,7 +96,7 @@ class NormalizeSettings:
     """Distance between the control points of the final B-spline grid."""
     n_resolutions: int = 5
     """Levels of the image pyramid in the non-linear step."""
-    n_iterations: int = 300
+    n_iterations: int = 200
     """Iterations per level."""
     n_samples: int = 5000
     """Random voxels per iteration."""

@@ -133,11 +133,11 @@ def normalize_volume(
         The volume cannot be registered at all: too small, flat, no lung, or every registration failed.
     """
     prepared = prepare(volume, atlas.spacing_mm, lungs)
-    candidates = _affine_candidates(prepared, atlas, settings)
+    candidates = affine_candidates(prepared, atlas, settings)
     affine_ncc = compare({n: c.to_volume for n, c in candidates.items()}, prepared, atlas, settings.min_coverage)
     order = sorted(affine_ncc, key=lambda name: (-affine_ncc[name], name))
     n_final = settings.n_best if settings.search == "pruned" else len(order)
-    ways = _final_ways([candidates[name] for name in order[:n_final]], prepared, atlas, settings)
+    ways = final_ways([candidates[name] for name in order[:n_final]], prepared, atlas, settings)
     final_ncc = compare({n: w.to_volume for n, w in ways.items()}, prepared, atlas, settings.min_coverage)
     chosen = max(ways, key=lambda name: final_ncc[name])
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
@@ -181,7 +181,7 @@ def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, m
     return {name: ncc(atlas_hu, values[name]) if name in values and shared.any() else -1.0 for name in moved}
 
 
-def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
+def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
     """One candidate per template that the affine step could reach, by the template's name.
 
     Raises
@@ -202,7 +202,7 @@ def _affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettin
     return found
 
 
-def _final_ways(
+def final_ways(
     candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
 ) -> dict[str, BothWays]:
     """The candidates after the non-linear step, without those that it could not register."""

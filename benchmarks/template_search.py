@@ -1,0 +1,101 @@
+"""How often the pruned search chooses another template than the full one, what it loses, and what it costs.
+
+    popclust simulate PEOPLE --volumes 20 --format nifti --templates 16
+    python benchmarks/template_search.py --population PEOPLE [--volumes 20] [--n-best 1 2 3 4] [--spacing 2] [--json]
+
+Every volume is registered to every template once; what a pruned search would have chosen follows from that.
+`seconds` are CPU seconds of one thread; `ratio` is the pruned search over one pair: one affine and one non-linear
+registration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from popclust.dataflow.atlas_tasks import read_atlas_input
+from popclust.imaging.files import read_file_header, read_file_voxels
+from popclust.imaging.geometry import align
+from popclust.normalization import elastix
+from popclust.normalization.atlas import Atlas, build_atlas
+from popclust.normalization.normalized import affine_candidates, compare, final_ways
+from popclust.normalization.preparation import prepare
+from popclust.settings import AtlasSettings, NormalizeSettings
+
+
+def main() -> None:
+    """Parse, search, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--population", required=True, help="folder of popclust simulate")
+    parser.add_argument("--volumes", type=int, default=20)
+    parser.add_argument("--n-best", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--spacing", type=float, default=2.0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    folder = Path(args.population)
+    paths = sorted(map(str, (folder / "NIfTI").glob("*.nii.gz")))[: args.volumes]
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), initializer=elastix.warm_up) as pool:
+        rows = list(pool.map(search, paths, repeat(str(folder / "atlas")), repeat(args.spacing), repeat(args.n_best)))
+    figures: dict[str, Any] = {"n_volumes": len(rows), "n_templates": rows[0]["n_templates"]}
+    for m in args.n_best:
+        choices = [row["pruned"][m] for row in rows]
+        loss = [row["best_ncc"] - c["ncc"] for row, c in zip(rows, choices, strict=True)]
+        figures[f"n_best_{m}"] = {
+            "choice_equal_share": float(np.mean([c["equal"] for c in choices])),
+            "ncc_loss_max": round(max(loss), 4),
+            "seconds": round(float(np.mean([c["seconds"] for c in choices])), 1),
+            "ratio": round(
+                float(np.mean([c["seconds"] / row["pair_seconds"] for row, c in zip(rows, choices, strict=True)])), 2
+            ),
+        }
+    print(json.dumps(figures) if args.json else "\n".join(f"{k:16} {v}" for k, v in figures.items()))
+
+
+def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> dict[str, Any]:
+    """Both searches for one volume."""
+    settings, atlas = NormalizeSettings(), _atlas(atlas_folder, spacing)
+    started = time.process_time()
+    volume = prepare(align(read_file_voxels(path), read_file_header(path).grid), spacing)
+    candidates = affine_candidates(volume, atlas, settings)
+    affine = compare({n: c.to_volume for n, c in candidates.items()}, volume, atlas, settings.min_coverage)
+    order = sorted(affine, key=lambda name: (-affine[name], name))
+    affine_seconds = time.process_time() - started
+    ways, seconds = {}, {}
+    for name in order:
+        started = time.process_time()
+        ways |= final_ways([candidates[name]], volume, atlas, settings)
+        seconds[name] = time.process_time() - started
+    maps = {name: w.to_volume for name, w in ways.items()}
+    final = compare(maps, volume, atlas, settings.min_coverage)
+    best = max(final, key=lambda name: final[name])
+    pruned = {}
+    for m in n_best:
+        kept = compare({n: maps[n] for n in order[:m]}, volume, atlas, settings.min_coverage)
+        choice = max(kept, key=lambda name: kept[name])
+        total = affine_seconds + sum(seconds[n] for n in order[:m])
+        pruned[m] = {"equal": choice == best, "ncc": final[choice], "seconds": total}
+    pair_seconds = affine_seconds / len(order) + float(np.mean(list(seconds.values())))
+    print(f"{Path(path).name[-20:]} {best} {[round(final[n], 4) for n in order]}", file=sys.stderr, flush=True)
+    return {"n_templates": len(order), "best_ncc": final[best], "pruned": pruned, "pair_seconds": pair_seconds}
+
+
+@lru_cache(maxsize=1)
+def _atlas(folder: str, spacing: float) -> Atlas:
+    paths = [str(Path(folder, "atlas.nii.gz")), *sorted(map(str, Path(folder).glob("template_??.nii.gz")))]
+    offered = [read_atlas_input(path) for path in paths]
+    return build_atlas(offered[0], offered[1:], AtlasSettings(spacing_mm=spacing), NormalizeSettings()).atlas
+
+
+if __name__ == "__main__":
+    main()
