@@ -52,7 +52,7 @@ class AtlasSettings:
     """The reference space and the templates that lead to it."""
 
     volume: str = ""
-    """The atlas volume; empty: chosen from the cohort (medoid of lung shape)."""
+    """The atlas volume; empty: chosen from the cohort (medoid of lung shape among volumes of thin slices)."""
     templates: tuple[str, ...] = ()
     """Template volumes; the atlas itself is always a template too. Empty: chosen from the cohort."""
     n_from_cohort: int = 3

@@ -237,6 +237,13 @@ def test_cut_lungs_are_never_chosen():
         choose_from_cohort({"a": _shape(9, False)}, 3)
 
 
+def test_a_coarse_volume_is_chosen_only_where_there_is_no_fine_one():
+    coarse = dataclasses.replace(_shape(9), is_fine=False)
+    assert choose_from_cohort({"a": coarse, "b": _shape(12), "c": coarse}, 3) == ["b"]
+    assert choose_from_cohort({"a": coarse}, 3) == ["a"]
+    assert not lung_shape(chest(spacing=4.0)).is_fine and lung_shape(chest(spacing=2.5)).is_fine
+
+
 def test_shape_does_not_depend_on_where_the_patient_lies():
     a, b = (lung_shape(chest(shift)) for shift in ((0, 0, 0), (0, 8, -8)))
     assert a.is_whole and b.is_whole

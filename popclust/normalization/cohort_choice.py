@@ -1,9 +1,10 @@
 """An atlas and templates from the cohort itself, by the shape of the lungs alone.
 
-The rule: among volumes that show whole lungs, the atlas is the medoid (least summed distance to all others), the
-distance of two being 1 - Dice of their lungs with the centroids laid over each other. Each further template is the
-one that most lowers the summed distance of the cohort to its nearest template (the build step of PAM, Kaufman and
-Rousseeuw 1990). Ties go to the lowest volume_id.
+The rule: of the volumes that show whole lungs, those with slices at most 3 mm apart are candidates (all, where there
+is none such). The atlas is the medoid of the candidates (least summed distance to all others), the distance of two
+being 1 - Dice of their lungs with the centroids laid over each other. Each further template is the one that most lowers
+the summed distance to the nearest template (the build step of PAM, Kaufman and Rousseeuw 1990). Ties go to the lowest
+volume_id.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ GRID_VOXELS = 48
 """Edge of the cube around the centroid in which shapes are compared: 38 cm."""
 SEGMENT_MM = 3.0
 """Resolution at which lungs are segmented."""
+FINE_MM = 3.0
+"""Slices further apart than this make a coarse atlas."""
 MIN_WHOLE_ML = 1500.0
 """Less lung than this is not a whole pair of lungs."""
 
@@ -37,6 +40,8 @@ class LungShape:
     """Packed bool voxels of the cube around the centroid."""
     is_whole: bool
     """Neither the upper nor the lower end of the volume cuts the lungs, and they are large enough."""
+    is_fine: bool = True
+    """The slices are near enough to each other for an atlas."""
 
 
 def lung_shape(volume: Volume, lungs: Volume | None = None) -> LungShape:
@@ -53,9 +58,9 @@ def lung_shape(volume: Volume, lungs: Volume | None = None) -> LungShape:
     lung_ml = float(np.count_nonzero(mask.hu)) * float(np.prod(mask.spacing_mm)) / 1000
     if lung_ml == 0:
         return LungShape(np.packbits(np.zeros(GRID_VOXELS**3, bool)), False)
-    return LungShape(
-        np.packbits(_centred(resample(mask, GRID_MM))), not is_cut_off(mask.hu) and lung_ml >= MIN_WHOLE_ML
-    )
+    is_whole = not is_cut_off(mask.hu) and lung_ml >= MIN_WHOLE_ML
+    is_fine = volume.spacing_mm[0] <= FINE_MM
+    return LungShape(np.packbits(_centred(resample(mask, GRID_MM))), is_whole, is_fine)
 
 
 def choose_from_cohort(shapes: Mapping[str, LungShape], n_templates: int) -> list[str]:
@@ -73,7 +78,8 @@ def choose_from_cohort(shapes: Mapping[str, LungShape], n_templates: int) -> lis
     InputError
         No volume shows whole lungs.
     """
-    names = sorted(name for name, shape in shapes.items() if shape.is_whole)
+    whole = sorted(name for name, shape in shapes.items() if shape.is_whole)
+    names = [name for name in whole if shapes[name].is_fine] or whole
     if not names:
         raise InputError("atlas.volume: no volume of the cohort shows whole lungs; name an atlas volume in study.toml")
     distance = _distances(np.stack([np.unpackbits(shapes[name].bits) for name in names]))

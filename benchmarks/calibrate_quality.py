@@ -1,0 +1,95 @@
+"""Fit the failure probability of a registration to cases whose outcome is known.
+
+    python benchmarks/registration.py ... --failures 4 --table CASES     (and --fragments N --table CASES)
+    python benchmarks/calibrate_quality.py CASES... [--study STUDY --population PEOPLE] [--json]
+
+A planted failure failed; a fragment failed if its lung is more than 4 mm off in the mean, a simulated person's volume
+if it is more than 10 mm off; a good variant did not. Printed are the weights for normalization/quality.py and, from
+ten-fold cross-validation, the Brier score (beside that of the mere share of failures) and how often a registration
+failed by predicted probability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from popclust.dataflow.demo import registration_errors_mm, truth_of_volumes
+from popclust.normalization.normalized import Normalized
+from popclust.normalization.quality import WEIGHTS, Evidence, Measures, Orientation, predictors
+from popclust.study import Study
+
+FRAGMENT_MM, PERSON_MM = 4.0, 10.0
+
+
+def main() -> None:
+    """Read, fit, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", type=Path)
+    parser.add_argument("--study")
+    parser.add_argument("--population", type=Path)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = [json.loads(line) for path in args.cases for line in path.read_text().splitlines()]
+    if args.study:
+        rows += _simulated(Study.open(args.study), args.population)
+    values = np.array([_predictors(row) for row in rows])
+    failed = np.array([_failed(row) for row in rows])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight=None))
+    folds = StratifiedKFold(10, shuffle=True, random_state=0)
+    predicted = cross_val_predict(model, values, failed, cv=folds, method="predict_proba")[:, 1]
+    model.fit(values, failed)
+    scale, fit = model[0], model[1]
+    weights = fit.coef_[0] / scale.scale_
+    intercept = fit.intercept_[0] - float(weights @ scale.mean_)
+    figures = {
+        "n_cases": len(rows),
+        "n_failed": int(failed.sum()),
+        "intercept": round(intercept, 3),
+        "weights": {name: round(float(w), 3) for name, w in zip(WEIGHTS, weights, strict=True)},
+        "brier": round(float(np.mean((predicted - failed) ** 2)), 4),
+        "brier_of_share": round(float(np.mean((failed.mean() - failed) ** 2)), 4),
+        "reliability": _reliability(predicted, failed),
+    }
+    print(json.dumps(figures) if args.json else "\n".join(f"{k:16} {v}" for k, v in figures.items()))
+
+
+def _simulated(study: Study, population: Path) -> list[dict[str, object]]:
+    """Quality records of a study of simulated people with their true errors."""
+    truth = truth_of_volumes(study, population)
+    rows = []
+    for volume_id in study.read_table("quality")["volume_id"]:
+        quality = dict(Normalized.load(study.open_group("normalized", f"{volume_id}.zarr")).quality)
+        error = float(registration_errors_mm(study, truth, [volume_id]).mean())
+        rows.append({"kind": "simulated", "final_mm": error, **quality})
+    return rows
+
+
+def _predictors(row: dict[str, object]) -> list[float]:
+    known = {name: float(str(row[name])) for name in Measures.__dataclass_fields__}
+    orientation = Orientation(str(row["orientation"]), float(str(row["orientation_advantage"])))
+    return list(predictors(Measures(**known), Evidence(orientation)).values())
+
+
+def _failed(row: dict[str, object]) -> bool:
+    limits = {"good": np.inf, "fragment": FRAGMENT_MM, "simulated": PERSON_MM}
+    kind = str(row["kind"])
+    return kind not in limits or float(str(row.get("final_mm", 0.0))) > limits[kind]
+
+
+def _reliability(predicted: np.ndarray, failed: np.ndarray) -> dict[str, str]:
+    bins = pd.cut(predicted, [0, 0.05, 0.2, 0.5, 0.8, 1], include_lowest=True)
+    table = pd.DataFrame({"bin": bins, "failed": failed}).groupby("bin", observed=True)["failed"].agg(["mean", "size"])
+    return {str(k): f"{row['mean']:.2f} of {int(row['size'])}" for k, row in table.iterrows()}
+
+
+if __name__ == "__main__":
+    main()
