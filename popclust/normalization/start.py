@@ -21,6 +21,10 @@ MIN_INLIERS = 6
 """A fit with fewer supporting locations is not offered."""
 SEARCH_STEP_MM = 10.0
 """Step of the search along the body."""
+REFINE_STEPS_MM = (8.0, 4.0)
+"""Steps by which a start is shifted on along each axis."""
+MAX_REFINEMENTS = 6
+"""Times that a step is taken at most."""
 CUT_SHARE = 0.15
 """Lungs whose cross-section at the end of the field of view is more than this share of the largest one are cut."""
 CUT_PLANES = 2
@@ -79,7 +83,7 @@ def find_starts(volume: Prepared, template: Prepared) -> list[Start]:
         n_inliers, n_matches = fit.n_inliers, fit.n_matches
         if n_inliers >= MIN_INLIERS:
             rigid = AffineMap(fit.rotation, fit.translation_mm)
-            offers.append(("keypoints", rigid, float(explained(volume, template, [rigid])[0])))
+            offers.append(("keypoints", *_shifted_on(volume, template, rigid)))
     offers.sort(key=lambda offer: -offer[2])
     n_followed = 1 if offers[0][2] >= SURE_NCC else 2
     return [
@@ -91,8 +95,22 @@ def search_start(volume: Prepared, template: Prepared) -> Start:
     """The best of the shifts along the body."""
     shifts = _shifts(volume, template)
     scores = explained(volume, template, shifts)
-    best = int(np.argmax(scores))
-    return Start(shifts[best], "search", float(scores[best]), 0, 0)
+    best, score = _shifted_on(volume, template, shifts[int(np.argmax(scores))])
+    return Start(best, "search", score, 0, 0)
+
+
+def _shifted_on(volume: Prepared, template: Prepared, start: AffineMap) -> tuple[AffineMap, float]:
+    """A start shifted on, step by step, for as long as it explains the volume better; and its score."""
+    score = float(explained(volume, template, [start])[0])
+    for step in REFINE_STEPS_MM:
+        for _ in range(MAX_REFINEMENTS):
+            offsets = step * np.concatenate([np.eye(3), -np.eye(3)])
+            tried = [AffineMap(start.matrix, start.offset_mm + offset) for offset in offsets]
+            scores = explained(volume, template, tried)
+            if scores.max() <= score:
+                break
+            start, score = tried[int(np.argmax(scores))], float(scores.max())
+    return start, score
 
 
 def explained(volume: Prepared, template: Prepared, to_template: list[AffineMap]) -> NDArray[np.float64]:
