@@ -185,11 +185,13 @@ def _one_verdict(args: argparse.Namespace, case: tuple[str, int]) -> list[str]:
     kind, number = case
     settings, (whole, prepared) = _settings(args), _whole(args.moving or args.fixed, args.spacing)
     volume = resample(whole, args.spacing)
-    lungs = on_grid(prepared.lungs, volume)
-    plant = good_variant if kind == "good" else planted_failures()[kind]
-    seed = [args.seed, 99, number] if kind == "good" else [args.seed, number]
+    rng = np.random.default_rng([args.seed, number, *kind.encode()])
     try:
-        made = plant(volume, lungs, np.random.default_rng(seed))
+        if kind == "good":
+            made = good_variant(volume, on_grid(prepared.lungs, volume), rng)
+        else:  # every failure is planted in another variant of the person, or ten would be one
+            person = warped(volume, random_warp(volume, rng, rng.uniform(2, 10)), rng, rng.uniform(0, 60))
+            made = planted_failures()[kind](person, on_grid(prepare(person, args.spacing).lungs, person), rng)
         quality = normalize_volume(made, _atlas(args.fixed, args.spacing, settings), settings).quality
     except VolumeError as error:
         return [error.code]
