@@ -128,6 +128,11 @@ def test_a_volume_is_normalized_both_ways_and_stored_in_equal_bytes(built, tmp_p
     result = normalize_volume(volume, built.atlas, FAST)
     assert result.quality["accepted"], result.quality
     assert set(result.ncc_of_templates) == {"atlas", "t1"}
+    assert result.quality["start"] in ("search", "keypoints")
+    assert 0 < result.quality["inverse_error_mm"] < 0.5
+    low, high = (np.array(result.quality[f"extent_{end}_mm"]) for end in ("low", "high"))
+    corners = np.array([(-120, -100, -140), (120, 100, 140)]) / 0.95
+    assert np.abs(np.stack([low, high]) - corners).max() < 25
     lungs = built.atlas.reference.lungs
     points = lungs.index_to_mm(np.argwhere(lungs.hu)[::20])
     truth = points * 0.95 + (-10, 6, 4)
