@@ -59,7 +59,6 @@ LABELS = {
     "Fibrosis": ("RID3820",),
     "Pleural_Thickening": ("RID28509",),
 }
-SECTIONS = ("findings", "impression")
 
 
 STATUS_OF_ANNOTATION = {"Negated": "negated", "Affirmed": "affirmed", "Possible": "uncertain"}
