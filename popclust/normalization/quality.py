@@ -138,14 +138,15 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     )
 
 
-INTERCEPT = 12.0
+INTERCEPT = 2.333
 WEIGHTS = {
-    "ncc": -6.0,
-    "region_ncc": -6.0,
-    "lung_dice": -12.0,
-    "log_size": 4.0,
-    "log_anisotropy": 0.0,
-    "advantage": 0.0,
+    "ncc": -5.109,
+    "region_ncc": -3.295,
+    "lung_dice": -2.795,
+    "log_size": 11.092,
+    "log_anisotropy": 9.689,
+    "bending": 6.374,
+    "advantage": 15.854,
 }
 """The logistic function of `failure_probability`."""
 
@@ -167,6 +168,7 @@ def predictors(measures: Measures, evidence: Evidence) -> dict[str, float]:
         "lung_dice": measures.lung_dice,
         "log_size": abs(float(np.log(max(measures.size_ratio, 1e-3)))),
         "log_anisotropy": float(np.log(max(measures.anisotropy, 1.0))),
+        "bending": measures.bending,
         "advantage": max(evidence.orientation.advantage, -0.3),
     }
 
