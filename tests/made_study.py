@@ -199,10 +199,10 @@ def _quality(rng: np.random.Generator, ids: list[str]) -> pd.DataFrame:
             "lung_dice": rng.normal(0.95, 0.02, n).clip(0, 0.99),
             "folding": rng.exponential(0.001, n),
             "coverage": rng.uniform(0.93, 1.0, n),
-            "template_spread_mm": rng.uniform(3, 9, n),
-            "inverse_error_mm": rng.uniform(0.05, 0.2, n),
+            "template_spread_mm": np.linspace(3, 9, n),
+            "inverse_error_mm": np.linspace(0.05, 0.2, n),
             "start": "search",
-            "n_inliers": rng.integers(3, 12, n),
+            "n_inliers": np.arange(n) % 12,
             "failure_probability": rng.exponential(0.01, n).clip(0, 1),
             "accepted": True,
         }
