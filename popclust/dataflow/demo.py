@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     },
     "normalize": {
         "n_resolutions": 2,
-        "n_iterations": 120,
+        "n_iterations": 100,
         "n_samples": 1500,
         "grid_spacing_mm": 30.0,
         "field_spacing_mm": 8.0,

@@ -185,22 +185,28 @@ def _from_triples(pairs: _Pairs, seed: int, similarity: bool) -> NDArray[np.floa
     side_b = np.linalg.norm(b - np.roll(b, 1, axis=1), axis=2)
     alike = np.abs(np.log(np.maximum(side_b, 1e-3) / np.maximum(side_a, 1e-3))) < np.log(1.25)
     usable = np.flatnonzero((side_a.min(axis=1) > 20.0) & alike.all(axis=1))[:N_DRAWS]
-    maps = [_least_squares(a[i], b[i], np.ones(3), similarity) for i in usable]
-    return np.stack(maps) if maps else np.empty((0, 3, 4))
+    return _least_squares(a[usable], b[usable], np.ones(3), similarity)
 
 
 def _least_squares(
     a: NDArray[np.float64], b: NDArray[np.float64], weight: NDArray[np.float64], similarity: bool
 ) -> NDArray[np.float64]:
-    """(3, 4) rigid map or similarity with the least weighted squared distance from a to b (Umeyama 1991)."""
+    """(n, 3, 4) rigid maps or similarities of least weighted squared distance from a to b (Umeyama 1991).
+
+    `a` and `b` are n sets of k points each, (n, k, 3); `weight` is (k,).
+    """
     w = weight / weight.sum()
     mean_a, mean_b = w @ a, w @ b
-    u, singular, vt = np.linalg.svd((b - mean_b).T @ (w[:, None] * (a - mean_a)))
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    spread = float(w @ ((a - mean_a) ** 2).sum(axis=1))
-    scale = float(singular @ sign) / spread if similarity and spread > 0 else 1.0
-    linear = scale * (u * sign) @ vt
-    return np.column_stack([linear, mean_b - linear @ mean_a])
+    centred_a, centred_b = a - mean_a[:, None], b - mean_b[:, None]
+    u, singular, vt = np.linalg.svd(np.swapaxes(centred_b, 1, 2) @ (w[:, None] * centred_a))
+    sign = np.ones((len(a), 3))
+    sign[:, 2] = np.sign(np.linalg.det(u @ vt))
+    scale = np.ones(len(a))
+    if similarity:
+        spread = (centred_a**2).sum(axis=2) @ w
+        scale = np.divide((singular * sign).sum(axis=1), spread, out=scale, where=spread > 0)
+    linear = scale[:, None, None] * (u * sign[:, None]) @ vt
+    return np.concatenate([linear, (mean_b - np.einsum("nij,nj->ni", linear, mean_a))[:, :, None]], axis=2)
 
 
 def _distances(maps: NDArray[np.float64], pairs: _Pairs) -> NDArray[np.float64]:
@@ -225,7 +231,8 @@ def _polished(start: NDArray[np.float64], pairs: _Pairs, tolerance_mm: float, si
         inlier = _distances(best[None], pairs)[0] < tolerance_mm
         if len(np.unique(pairs.location[inlier])) < 3 or np.array_equal(inlier, before):
             break
-        best = _least_squares(pairs.fixed_mm[inlier], pairs.moving_mm[inlier], pairs.weight[inlier], similarity)
+        a, b = pairs.fixed_mm[None, inlier], pairs.moving_mm[None, inlier]
+        best = _least_squares(a, b, pairs.weight[inlier], similarity)[0]
         before = inlier
     return best
 

@@ -23,6 +23,10 @@ EDGE_MM = 6.0
 """Half width of the ramp of the lung edge channel."""
 KEYPOINT_SPACING_MM = 2.5
 """Keypoints are found no finer than this."""
+MAX_PROBES = 6000
+"""Voxels by which starts are compared."""
+PROBES_MM = 20.0
+"""How near to the lungs these are."""
 MIN_EXTENT_MM = 40.0
 """A volume that is thinner than this cannot be localised."""
 MIN_LUNG_ML = 50.0
@@ -52,6 +56,14 @@ class Prepared:
         """Upright keypoints of the image."""
         spacing = max(KEYPOINT_SPACING_MM, self.image.spacing_mm[0])
         return detect_keypoints(self.image, SiftSettings(spacing_mm=spacing), upright=True)
+
+    @cached_property
+    def probes(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Positions (n, 3) zyx mm of at most `MAX_PROBES` voxels near the lungs, evenly thinned, and their HU (n,)."""
+        near = np.flatnonzero(self.near_lungs(PROBES_MM).hu)
+        near = near[:: max(1, -(-len(near) // MAX_PROBES))]
+        points = self.image.index_to_mm(np.stack(np.unravel_index(near, self.image.shape), axis=-1))
+        return points, self.image.hu.ravel()[near]
 
     @cached_property
     def _outside_mm(self) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Vector, Volume, sample
 from popclust.normalization.keypoint_alignment import fit_rigid, match_keypoints
 from popclust.normalization.preparation import Prepared, corners_mm
-from popclust.normalization.quality import ncc, thinned
+from popclust.normalization.quality import ncc
 from popclust.normalization.transform import AffineMap
 
 TOLERANCE_MM = 20.0
@@ -115,9 +115,7 @@ def _shifted_on(volume: Prepared, template: Prepared, start: AffineMap) -> tuple
 
 def explained(volume: Prepared, template: Prepared, to_template: list[AffineMap]) -> NDArray[np.float64]:
     """(n,) NCC of the volume's voxels near its lungs with what the template shows there, for each of n maps."""
-    near = volume.near_lungs(20.0)
-    points = thinned(near.index_to_mm(np.argwhere(near.hu)), 6000)
-    wanted = sample(volume.image, points)
+    points, wanted = volume.probes
     return np.array([ncc(wanted, sample(template.image, m(points), outside=0.0)) for m in to_template])
 
 
