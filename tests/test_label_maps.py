@@ -63,7 +63,8 @@ def test_one_file_per_structure(tmp_path):
     left[2:4], right[5:7] = 1, 1
     write(tmp_path / "s" / "lung_upper_lobe_left.nii.gz", left)
     write(tmp_path / "s" / "lung_upper_lobe_right.nii.gz", right)
-    write(tmp_path / "s" / "heart.nii.gz", np.ones((8, 6, 6)))
+    for other in ("heart", "lung_trachea_bronchia"):
+        write(tmp_path / "s" / f"{other}.nii.gz", np.ones((8, 6, 6)))
     np.testing.assert_array_equal(read_lung_mask(tmp_path / "s", ()).hu, (left + right) > 0)
     write(tmp_path / "s" / "lung_lower_lobe_left.nii.gz", np.ones((9, 6, 6)))
     with pytest.raises(VolumeError, match="different grids"):

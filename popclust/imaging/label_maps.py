@@ -68,8 +68,9 @@ def read_lung_mask(path: str | Path, lung_labels: Sequence[int]) -> Volume:
 def _parts(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.name.startswith("lung") and p.name.endswith(MASK_ENDINGS))
-    # lung_nodules and lung_vessels lie within the lobes: they change nothing.
+    names = sorted(p for p in path.iterdir() if p.name.startswith("lung") and p.name.endswith(MASK_ENDINGS))
+    # lung_nodules and lung_vessels lie within the lobes; lung_trachea_bronchia reaches into the neck.
+    found = [p for p in names if "trachea" not in p.name]
     if not found:
         raise VolumeError("bad_mask", "the folder of masks handed in has no file that begins with 'lung'")
     return found
