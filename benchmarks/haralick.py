@@ -35,8 +35,7 @@ from popclust.features.glcm import glcm_features
 from popclust.features.glcm_features import IBSI_25
 from popclust.features.haralick import grey_levels, mask_on, sample_haralick
 from popclust.features.sampling import grid_points
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_file_voxels, read_volume_file
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume
 from popclust.settings import HaralickSettings
@@ -69,7 +68,7 @@ PYRADIOMICS = {
 
 
 def read(path: str) -> Volume:
-    return align(read_file_voxels(path), read_file_header(path).grid)
+    return read_volume_file(path)
 
 
 def levels_of(hu: np.ndarray) -> np.ndarray:

@@ -30,8 +30,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from popclust.features.haralick import sample_haralick
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.settings import HaralickSettings
 from popclust.simulation.population import plan_population
@@ -108,7 +107,7 @@ def concordance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def read(path: Path) -> Volume:
-    return align(read_file_voxels(str(path)), read_file_header(str(path)).grid)
+    return read_volume_file(path)
 
 
 def two_kernels(data: Path) -> tuple[Volume, Volume, Volume]:

@@ -30,8 +30,7 @@ from registration_cases import good_variant, planted_failures, random_fragment, 
 from scipy.ndimage import distance_transform_edt
 
 from popclust.errors import VolumeError
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
@@ -63,7 +62,7 @@ def main() -> None:
 
 def pair(args: argparse.Namespace) -> dict[str, object]:
     """One pair, elastix against greedy, judged with the masks given."""
-    fixed, moving = _read(args.fixed), _read(args.moving)
+    fixed, moving = read_volume_file(args.fixed), read_volume_file(args.moving)
     settings = _settings(args)
     started = time.process_time()
     template, volume = (prepare(v, args.spacing) for v in (fixed, moving))
@@ -218,14 +217,16 @@ def _record(args: argparse.Namespace, row: Mapping[str, Any]) -> None:
 @lru_cache(maxsize=2)
 def _whole(path: str, spacing: float) -> tuple[Volume, Prepared]:
     """A file's volume, and what registration sees of it."""
-    volume = _read(path)
+    volume = read_volume_file(path)
     return volume, prepare(volume, spacing)
 
 
 @lru_cache(maxsize=1)
 def _atlas(path: str, spacing: float, settings: NormalizeSettings) -> Atlas:
     """An atlas without further templates."""
-    return build_atlas(AtlasInput("fixed", _read(path)), (), AtlasSettings(spacing_mm=spacing), settings).atlas
+    return build_atlas(
+        AtlasInput("fixed", read_volume_file(path)), (), AtlasSettings(spacing_mm=spacing), settings
+    ).atlas
 
 
 @lru_cache(maxsize=1)
@@ -281,7 +282,11 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
             f"-rm {paths['mask']} {paths['mask_out']} {found}",
             f"{reference} -rj {paths['jacobian']} {found}",
         )
-        carried, out, jacobian = _read(paths["mask_out"]).hu > 0.5, _read(paths["out"]).hu, _read(paths["jacobian"]).hu
+        carried, out, jacobian = (
+            read_volume_file(paths["mask_out"]).hu > 0.5,
+            read_volume_file(paths["out"]).hu,
+            read_volume_file(paths["jacobian"]).hu,
+        )
     return {
         "greedy_dice": round(dice(lungs.hu, carried), 4),
         "greedy_ncc": round(ncc(grid.hu[lungs.hu], out[lungs.hu]), 4),
@@ -308,14 +313,10 @@ def _write(volume: Volume, path: str) -> None:
     itk.imwrite(elastix.to_itk(volume, kind), path)
 
 
-def _read(path: str) -> Volume:
-    return align(read_file_voxels(path), read_file_header(path).grid)
-
-
 def _mask(path: str | None, prepared: Prepared) -> Volume:
     if path is None:
         return prepared.lungs
-    mask = _read(path)
+    mask = read_volume_file(path)
     return mask.with_values(mask.hu > 0)
 
 

@@ -34,8 +34,7 @@ from scipy.spatial.transform import Rotation
 
 from popclust.features.sift3d import Keypoints, detect_keypoints, sample_sift
 from popclust.features.sift_sites import ROOM_SIGMAS
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import AIR_HU, Volume, resample
 from popclust.normalization.keypoint_alignment import chance_inliers, fit_rigid, match_keypoints
 from popclust.settings import SiftSettings
@@ -291,7 +290,7 @@ def plot(report: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def read(path: str, *, mask: bool = False) -> Volume:
     """A volume file on its own grid; a mask is True where not zero."""
-    volume = align(read_file_voxels(path), read_file_header(path).grid)
+    volume = read_volume_file(path)
     return volume.with_values(volume.hu > 0) if mask else volume
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -24,12 +25,11 @@ from typing import Any
 import numpy as np
 
 from popclust.dataflow.atlas_tasks import read_atlas_input
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.normalization import elastix
-from popclust.normalization.atlas import Atlas, build_atlas
+from popclust.normalization.atlas import Atlas, AtlasInput, CheckedTemplate, assemble_atlas, check_template
 from popclust.normalization.normalized import affine_candidates, compare, final_ways
-from popclust.normalization.preparation import prepare
+from popclust.normalization.preparation import Prepared, prepare
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 
@@ -43,10 +43,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    folder = Path(args.population)
-    paths = sorted(map(str, (folder / "NIfTI").glob("*.nii.gz")))[: args.volumes]
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), initializer=elastix.warm_up) as pool:
-        rows = list(pool.map(search, paths, repeat(str(folder / "atlas")), repeat(args.spacing), repeat(args.n_best)))
+    paths = sorted(map(str, (Path(args.population) / "NIfTI").glob("*.nii.gz")))[: args.volumes]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), initializer=elastix.warm_up) as pool,
+    ):
+        _build(pool, args, folder)
+        rows = list(pool.map(search, paths, repeat(folder), repeat(args.spacing), repeat(args.n_best)))
     figures: dict[str, Any] = {"n_volumes": len(rows), "n_templates": rows[0]["n_templates"]}
     for m in args.n_best:
         choices = [row["pruned"][m] for row in rows]
@@ -64,9 +67,9 @@ def main() -> None:
 
 def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> dict[str, Any]:
     """Both searches for one volume."""
-    settings, atlas = NormalizeSettings(), _atlas(atlas_folder, spacing)
+    settings, atlas = NormalizeSettings(), _atlas(atlas_folder)
     started = time.process_time()
-    volume = prepare(align(read_file_voxels(path), read_file_header(path).grid), spacing)
+    volume = prepare(read_volume_file(path), spacing)
     candidates = affine_candidates(volume, atlas, settings)
     affine = compare({n: c.to_volume for n, c in candidates.items()}, volume, atlas, settings.min_coverage)
     order = sorted(affine, key=lambda name: (-affine[name], name))
@@ -90,11 +93,31 @@ def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> d
     return {"n_templates": len(order), "best_ncc": final[best], "pruned": pruned, "pair_seconds": pair_seconds}
 
 
+def _build(pool: ProcessPoolExecutor, args: argparse.Namespace, folder: str) -> None:
+    """Register all templates to the atlas and leave it in a folder."""
+    there = Path(args.population, "atlas")
+    volumes = [str(there / "atlas.nii.gz"), *sorted(map(str, there.glob("template_??.nii.gz")))]
+    checked = list(pool.map(_checked, repeat(volumes[0]), volumes[1:], repeat(args.spacing)))
+    reference, prepared = _reference(volumes[0], args.spacing)
+    assemble_atlas(prepared, reference.landmarks, checked).save(folder)
+
+
+def _checked(reference: str, template: str, spacing: float) -> CheckedTemplate:
+    atlas, prepared = _reference(reference, spacing)
+    return check_template(
+        prepared, atlas, read_atlas_input(template), AtlasSettings(spacing_mm=spacing), NormalizeSettings()
+    )
+
+
 @lru_cache(maxsize=1)
-def _atlas(folder: str, spacing: float) -> Atlas:
-    paths = [str(Path(folder, "atlas.nii.gz")), *sorted(map(str, Path(folder).glob("template_??.nii.gz")))]
-    offered = [read_atlas_input(path) for path in paths]
-    return build_atlas(offered[0], offered[1:], AtlasSettings(spacing_mm=spacing), NormalizeSettings()).atlas
+def _reference(path: str, spacing: float) -> tuple[AtlasInput, Prepared]:
+    reference = read_atlas_input(path)
+    return reference, prepare(reference.volume, spacing, reference.lungs)
+
+
+@lru_cache(maxsize=1)
+def _atlas(folder: str) -> Atlas:
+    return Atlas.load(folder)
 
 
 if __name__ == "__main__":

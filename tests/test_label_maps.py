@@ -15,7 +15,8 @@ from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import handed_in_mask, source_of_volumes
 from popclust.dataflow.volume_tasks import read_volume, register
 from popclust.errors import InputError, VolumeError
-from popclust.imaging.label_maps import read_label_map, read_lung_mask
+from popclust.imaging.files import read_volume_file
+from popclust.imaging.label_maps import read_lung_mask
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume
 from popclust.normalization.normalized import Normalized
@@ -45,7 +46,7 @@ def test_a_map_of_lungs_alone_is_all_lung_and_stays_in_place(tmp_path):
     np.testing.assert_array_equal(lungs.hu, blocks(2) > 0)
     assert lungs.spacing_mm == (2.0, 1.0, 1.0)
     np.testing.assert_allclose(lungs.origin_mm, (-5.0, 3.0, 7.0))
-    np.testing.assert_array_equal(read_label_map(path).hu, blocks(2))
+    np.testing.assert_array_equal(read_volume_file(path).hu, blocks(2))
 
 
 def test_in_a_map_of_many_organs_the_lungs_have_to_be_named(tmp_path):

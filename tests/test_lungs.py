@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.lungs import lung_volume_ml, segment_lungs
 from popclust.imaging.volume import Volume
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning"
 
 
 def read(path: Path) -> Volume:
-    return align(read_file_voxels(str(path)), read_file_header(str(path)).grid)
+    return read_volume_file(path)
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,6 +206,37 @@ def test_a_lost_optimiser_does_not_have_the_last_word(fixed, moving):
     found = register_affine(moving, fixed, [far, near], FAST)
     points = moving.lungs.index_to_mm(np.argwhere(moving.lungs.hu))
     assert np.linalg.norm(found(points) - (points - (12, -8, 10)) / 1.06, axis=1).mean() < 4.0
+
+
+def test_stretch_is_taken_back_around_a_point():
+    affine = AffineMap(np.diag([0.7, 1.0, 1.1]), np.array([3.0, 4.0, 5.0]))
+    centre = np.array([10.0, -20.0, 30.0])
+    for power, stretches in ((0.0, [1, 1, 1]), (0.5, np.sqrt([0.7, 1.0, 1.1])), (1.0, [0.7, 1.0, 1.1])):
+        relaxed = affine.with_stretch(power, centre)
+        np.testing.assert_allclose(relaxed.matrix, np.diag(stretches), atol=1e-12)
+        np.testing.assert_allclose(relaxed(centre), affine(centre), atol=1e-12)
+
+
+def test_only_what_lies_far_from_the_ends_of_the_field_of_view_is_far():
+    whole = chest()
+    part = prepare(Volume(whole.hu[30:], whole.spacing_mm, (0.0, -98.0, -138.0)), 4.0)
+    z = 4.0 * np.arange(part.image.shape[0])
+    assert part.far_from_ends(16.0).hu.any(axis=(1, 2)).tolist() == ((z >= 16) & (z <= 116 - 16)).tolist()
+    assert part.far_from_ends(0.0).hu.all()
+
+
+def test_a_cut_off_lung_is_registered_where_it_was_cut(fixed):
+    """An affine start that squeezes what is left does not last."""
+    whole = chest()
+    part = prepare(Volume(whole.hu[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
+    shift = np.array([12 * 4.0, 0.0, 0.0])
+    points = part.lungs.index_to_mm(np.argwhere(part.lungs.hu))
+    squeezed = AffineMap(np.diag([0.7, 1.0, 1.0]), np.zeros(3))
+    squeezed = AffineMap(squeezed.matrix, points.mean(axis=0) + shift - squeezed(points.mean(axis=0)))
+    settings = replace(FAST, edge_weight=10.0, n_iterations=100)
+    found = register_nonlinear(part, fixed, squeezed, settings)
+    error = np.linalg.norm(found(points) - points - shift, axis=1).mean()
+    assert error < 0.5 * np.linalg.norm(squeezed(points) - points - shift, axis=1).mean()
 
 
 def test_the_inverse_field_leads_back(fixed):

@@ -254,11 +254,10 @@ def test_sites_know_their_layer():
 
 
 def test_real_lung_gives_hundreds_of_micro_and_macro_descriptors(data_path):
-    from popclust.imaging.files import read_file_header, read_file_voxels
-    from popclust.imaging.geometry import align
+    from popclust.imaging.files import read_volume_file
 
     paths = [str(data_path(n)) for n in ("oracle/lidc0001_2mm.nii.gz", "masks/lidc0001_lungs.nii.gz")]
-    volume, mask = (align(read_file_voxels(p), read_file_header(p).grid) for p in paths)
+    volume, mask = (read_volume_file(p) for p in paths)
     found = sample_sift(volume, mask.with_values(mask.hu > 0), SETTINGS)
     assert len(found.micro(SETTINGS)) >= 300
     assert len(found.macro(SETTINGS)) >= 300

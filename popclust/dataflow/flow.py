@@ -118,6 +118,11 @@ class Flow:
             results[outcome.key] = outcome.value
         return {k: results[k] for k in calls}
 
+    def outcomes(self, name: str, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> list[Outcome]:
+        """What came of `function(*args)` in the order of the calls, each a task on the cluster; failures included."""
+        found = {outcome.key: outcome for outcome in self._window(name, function, (Task(*c) for c in calls.items()))}
+        return [found[key] for key in calls]
+
     def once(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """One call as a task on the cluster."""
         return self.map(name, function, {WHOLE: args})[WHOLE]

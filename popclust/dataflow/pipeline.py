@@ -49,13 +49,17 @@ def atlas(flow: Flow) -> None:
     read = hash_atlas(files) if files else _of(included)
     flow.card.inputs["atlas"] = "files" if files else "chosen from the cohort"
 
+    marker = stage_named("atlas").marker(flow.study.settings, read)
+
     def build() -> dict[str, object]:
         if files:
-            return dict(flow.once("atlas", atlas_tasks.build_from_files, flow.study, files))
-        shapes = flow.map("atlas", atlas_tasks.shape, atlas_tasks.candidates(flow.study, included))
-        return dict(
-            flow.once("atlas", atlas_tasks.build_from_cohort, flow.study, atlas_tasks.choose(flow.study, shapes))
-        )
+            offers = atlas_tasks.offered_files(flow.study, marker, files)
+        else:
+            shapes = flow.map("atlas", atlas_tasks.shape, atlas_tasks.candidates(flow.study, included))
+            offers = atlas_tasks.offered_volumes(flow.study, marker, shapes)
+        flow.study.remove("atlas")
+        outcomes = flow.outcomes("atlas", atlas_tasks.check, {o.template_id: (offers[0], o) for o in offers[1:]})
+        return dict(flow.once("atlas", atlas_tasks.assemble, offers[0], outcomes))
 
     record = flow.population("atlas", read, build)
     atlas_tasks.print_atlas(record, flow.progress.line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -16,8 +17,8 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
-from popclust.imaging.geometry import Grid
-from popclust.imaging.volume import AIR_HU
+from popclust.imaging.geometry import Grid, align
+from popclust.imaging.volume import AIR_HU, Volume
 
 _NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _ITK_ERRORS = (RuntimeError, OSError, TypeError, KeyError)
@@ -32,6 +33,17 @@ class FileShape:
     """Voxels along the file's slowest spatial axis."""
     grid: Grid
     """Where the voxels lie, array axes from slowest to fastest."""
+
+
+def read_volume_file(path: str | Path) -> Volume:
+    """Read a volume file (HU, mask or label map), brought to the patient's axes; int16.
+
+    Raises
+    ------
+    VolumeError
+        The file cannot be read, or does not say where it lies.
+    """
+    return align(read_file_voxels(str(path)), read_file_header(str(path)).grid)
 
 
 def read_file_header(path: str) -> FileShape:

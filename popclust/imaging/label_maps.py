@@ -12,25 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from popclust.errors import VolumeError
-from popclust.imaging.files import read_file_header, read_file_voxels
-from popclust.imaging.geometry import align
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
 
 MASK_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 """Names of mask files end so."""
 MAX_LUNG_LABELS = 5
 """A map with more labels than lungs have lobes holds other organs too."""
-
-
-def read_label_map(path: str | Path) -> Volume:
-    """A label map, brought to the patient's axes; int16, 0 is background.
-
-    Raises
-    ------
-    VolumeError
-        The file cannot be read, or does not say where it lies.
-    """
-    return align(read_file_voxels(str(path)), read_file_header(str(path)).grid)
 
 
 def read_lung_mask(path: str | Path, lung_labels: Sequence[int]) -> Volume:
@@ -55,7 +43,7 @@ def read_lung_mask(path: str | Path, lung_labels: Sequence[int]) -> Volume:
         folder that do not lie on one grid; or a file cannot be read.
     """
     parts = _parts(Path(path))
-    maps = [read_label_map(part) for part in parts]
+    maps = [read_volume_file(part) for part in parts]
     if any(m.shape != maps[0].shape for m in maps):
         raise VolumeError("bad_mask", f"the {len(parts)} files of the lungs lie on different grids")
     lungs = np.logical_or.reduce([_lungs(m, lung_labels) for m in maps])

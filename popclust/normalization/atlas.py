@@ -63,6 +63,33 @@ class Template:
     landmarks: Landmarks
     """Name -> zyx mm in the template."""
 
+    def save(self, url: str) -> None:
+        """Write to templates/<template_id>/ of an atlas's folder or fsspec URL."""
+        group = _save_part(self._url(url, self.template_id), self.prepared, self.landmarks)
+        save_field(group, "to_atlas", self.to_atlas)
+        save_field(group, "from_atlas", self.from_atlas)
+
+    @classmethod
+    def load(cls, url: str, template_id: str) -> Template:
+        """Read what `save` wrote."""
+        part = zarr.open_group(cls._url(url, template_id), mode="r")
+        prepared, landmarks = _load_part(part)
+        return cls(template_id, prepared, load_field(part, "to_atlas"), load_field(part, "from_atlas"), landmarks)
+
+    @staticmethod
+    def _url(url: str, template_id: str) -> str:
+        return posixpath.join(url, "templates", template_id, "template.zarr")
+
+
+@dataclass(frozen=True)
+class CheckedTemplate:
+    """A template that was offered, and what came of it."""
+
+    row: Mapping[str, Any]
+    """Its row of templates.parquet."""
+    template: Template | None = None
+    """None: it could not be registered."""
+
 
 @dataclass(frozen=True)
 class Atlas:
@@ -84,13 +111,7 @@ class Atlas:
         """Write to a folder or fsspec URL (atlas/ of a study)."""
         _save_part(posixpath.join(url, "reference.zarr"), self.reference, self.landmarks)
         for template in self.templates[1:]:
-            group = _save_part(
-                posixpath.join(url, "templates", template.template_id, "template.zarr"),
-                template.prepared,
-                template.landmarks,
-            )
-            save_field(group, "to_atlas", template.to_atlas)
-            save_field(group, "from_atlas", template.from_atlas)
+            template.save(url)
         zarr.open_group(posixpath.join(url, "reference.zarr"), mode="r+").attrs["templates"] = [
             t.template_id for t in self.templates[1:]
         ]
@@ -110,11 +131,7 @@ class Atlas:
             raise InputError("atlas: not built yet; `popclust atlas` builds it") from None
         reference, landmarks = _load_part(group)
         templates = [_itself(reference, landmarks)]
-        for template_id in _attrs(group)["templates"]:
-            part = zarr.open_group(posixpath.join(url, "templates", template_id, "template.zarr"), mode="r")
-            prepared, points = _load_part(part)
-            to_atlas, from_atlas = load_field(part, "to_atlas"), load_field(part, "from_atlas")
-            templates.append(Template(template_id, prepared, to_atlas, from_atlas, points))
+        templates += [Template.load(url, template_id) for template_id in _attrs(group)["templates"]]
         return cls(reference, landmarks, tuple(templates))
 
 
@@ -162,18 +179,33 @@ def build_atlas(
     InputError
         Two volumes share a name, or an approved name was not offered.
     """
-    names = [reference.template_id, *(t.template_id for t in templates)]
+    check_names([reference.template_id, *(t.template_id for t in templates)], settings)
+    prepared = prepare(reference.volume, settings.spacing_mm, reference.lungs)
+    checked = [check_template(prepared, reference, offered, settings, normalize) for offered in templates]
+    return assemble_atlas(prepared, reference.landmarks, checked)
+
+
+def check_names(names: Sequence[str], settings: AtlasSettings) -> None:
+    """Refuse names that repeat, and approvals of what is not offered.
+
+    Raises
+    ------
+    InputError
+        Two volumes share a name, or an approved name was not offered.
+    """
     if len(set(names)) < len(names):
         raise InputError(f"atlas.templates: names must differ, got {sorted(names)}")
     if unknown := sorted(set(settings.approved) - set(names)):
         raise InputError(f"atlas.approved: {unknown} are not among the templates {sorted(names)}")
-    prepared = prepare(reference.volume, settings.spacing_mm, reference.lungs)
-    checked = [_checked(prepared, reference, offered, settings, normalize) for offered in templates]
-    registered = tuple(template for template, _ in checked if template is not None)
-    table = pd.DataFrame([row for _, row in checked], columns=list(_EMPTY_ROW))
+
+
+def assemble_atlas(reference: Prepared, landmarks: Landmarks, checked: Sequence[CheckedTemplate]) -> BuiltAtlas:
+    """The atlas of a reference and of those of the checked templates that are used."""
+    table = pd.DataFrame([c.row for c in checked], columns=list(_EMPTY_ROW))
+    registered = tuple(c.template for c in checked if c.template is not None)
     used = set(table.loc[table["used"].astype(bool), "template_id"])
-    kept = (_itself(prepared, reference.landmarks), *(t for t in registered if t.template_id in used))
-    return BuiltAtlas(Atlas(prepared, reference.landmarks, kept), table, registered)
+    kept = (_itself(reference, landmarks), *(t for t in registered if t.template_id in used))
+    return BuiltAtlas(Atlas(reference, landmarks, kept), table, registered)
 
 
 _EMPTY_ROW: dict[str, Any] = {
@@ -193,19 +225,24 @@ _EMPTY_ROW: dict[str, Any] = {
 }
 
 
-def _checked(
+def refused_template(template_id: str, settings: AtlasSettings, reason: str) -> CheckedTemplate:
+    """A template that could not be registered: an approval does not help it."""
+    return CheckedTemplate(_empty_row(template_id, settings) | {"reasons": [reason]})
+
+
+def check_template(
     reference: Prepared,
     atlas: AtlasInput,
     offered: AtlasInput,
     settings: AtlasSettings,
     normalize: NormalizeSettings,
-) -> tuple[Template | None, dict[str, Any]]:
-    """Register one template; the template if it could be registered, and its row of the table."""
-    row = _EMPTY_ROW | {"template_id": offered.template_id, "approved": offered.template_id in settings.approved}
+) -> CheckedTemplate:
+    """Register one template to the prepared atlas, and hold it against the limits; parameters as of `build_atlas`."""
     try:
         template = _registered(reference, atlas.landmarks, offered, settings, normalize)
     except VolumeError as error:
-        return None, row | {"reasons": [error.code]}
+        return refused_template(offered.template_id, settings, error.code)
+    row = _empty_row(offered.template_id, settings)
     row |= _measured(reference, atlas.landmarks, template) | _organ_dice(atlas.organs, offered.organs, template)
     broken = {
         "landmark_error": row["landmark_error_mm"] > settings.max_landmark_error_mm,
@@ -214,7 +251,11 @@ def _checked(
         "folding": row["folding"] > normalize.max_folding,
     }
     reasons = [code for code, is_broken in broken.items() if is_broken]
-    return template, row | {"reasons": reasons, "used": not reasons or row["approved"]}
+    return CheckedTemplate(row | {"reasons": reasons, "used": not reasons or row["approved"]}, template)
+
+
+def _empty_row(template_id: str, settings: AtlasSettings) -> dict[str, Any]:
+    return _EMPTY_ROW | {"template_id": template_id, "approved": template_id in settings.approved}
 
 
 def _registered(

@@ -37,8 +37,7 @@ def register(
     stages: Sequence[ParameterMap],
     *,
     start: AffineMap,
-    fixed_mask: Volume | None = None,
-    moving_mask: Volume | None = None,
+    fixed_masks: Sequence[Volume] = (),
     points: CorrespondingPoints | None = None,
 ) -> ChainMap:
     """Run elastix's stages one after the other, single-threaded, from a given start.
@@ -51,8 +50,9 @@ def register(
         Each is a stage, composed onto the one before.
     start : AffineMap
         Point map fixed -> moving to begin with.
-    fixed_mask, moving_mask : Volume, optional
-        bool; voxels that count.
+    fixed_masks : sequence of Volume
+        bool; the voxels that count, one mask per metric. A single one is for the first metric only: elastix lets the
+        others sample everywhere.
     points : CorrespondingPoints, optional
         Landmarks, for stages with the metric ``CorrespondingPointsEuclideanDistanceMetric``.
 
@@ -74,10 +74,8 @@ def register(
         method.AddFixedImage(to_itk(volume, np.float32))
     for volume in moving:
         method.AddMovingImage(to_itk(volume, np.float32))
-    if fixed_mask is not None:
-        method.SetFixedMask(to_itk(fixed_mask, np.uint8))
-    if moving_mask is not None:
-        method.SetMovingMask(to_itk(moving_mask, np.uint8))
+    for volume in fixed_masks:
+        method.AddFixedMask(to_itk(volume, np.uint8))
     if points is not None:
         method.SetFixedPoints(_to_points(points.fixed_mm))
         method.SetMovingPoints(_to_points(points.moving_mm))

@@ -70,6 +70,16 @@ class Prepared:
         distance = ndimage.distance_transform_edt(~self.lungs.hu, sampling=self.lungs.spacing_mm)
         return np.asarray(distance, dtype=np.float32)
 
+    def far_from_ends(self, distance_mm: float) -> Volume:
+        """Voxels further than a distance from every end of the field of view."""
+        low, high = (np.asarray(corner) for corner in self.field_of_view_mm)
+        index = np.ogrid[tuple(slice(n) for n in self.image.shape)]
+        inside = np.ones(self.image.shape, bool)
+        for axis in range(3):
+            position = self.image.origin_mm[axis] + self.image.spacing_mm[axis] * index[axis]
+            inside &= (position >= low[axis] + distance_mm) & (position <= high[axis] - distance_mm)
+        return self.image.with_values(inside)
+
     def near_lungs(self, distance_mm: float) -> Volume:
         """The lungs and what lies within a distance of them."""
         return self.lungs.with_values(self._outside_mm <= distance_mm)

@@ -13,7 +13,7 @@ from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.quality import anisotropy, dice, thinned
-from popclust.normalization.start import explained, find_starts
+from popclust.normalization.start import explained, find_starts, is_cut_off
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
@@ -31,6 +31,10 @@ NEAR_LUNGS_MM = 20.0
 """Voxels of the volume this near to its lungs, or to those of the template, are compared: as far as the ribs."""
 NEAR_EDGES_MM = 10.0
 """The same where the lung edges can be trusted to guide the registration."""
+END_MM = 24.0
+"""The lung edge is not looked at so near to an end of the field of view: its ramp, smoothed, would show a false one."""
+KEPT_STRETCH = 0.3
+"""Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
 
 
 def register_pair(
@@ -95,22 +99,25 @@ def register_nonlinear(
     """Free-form registration from an affine start; positions in the volume -> positions in the template.
 
     The edges of the intensity-based lungs take part only where those of the two volumes agree after the affine
-    step: in a lung with fluid or consolidation that edge is not the lung's.
+    step: in a lung with fluid or consolidation that edge is not the lung's. Near the ends of the field of view it is
+    not known: beyond the last plane the lung may go on or end.
+
+    What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
+    the coarse levels find it again where the image asks for it.
     """
     with_edges = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
     stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
-    # elastix wants an image for every metric, for the penalties too.
-    n_channels = len(stage["Metric"])
-    channel = {"edge": (volume.edge, template.edge), "image": (volume.image, template.image)}
-    names = ["image", "edge" if with_edges else "image", *["image"] * n_channels][:n_channels]
-    return register(
-        [channel[name][0] for name in names],
-        [channel[name][1] for name in names],
-        [stage],
-        start=start,
-        fixed_mask=_compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM),
-        points=points,
-    )
+    compared = _compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM)
+    everywhere = volume.image.with_values(np.ones(volume.image.shape, bool))
+    # elastix wants an image and a mask for every metric, for the penalties too.
+    penalty = (volume.image, template.image, everywhere)
+    channels = [(volume.image, template.image, compared), *[penalty] * (len(stage["Metric"]) - 1)]
+    if with_edges:
+        channels[1] = (volume.edge, template.edge, volume.far_from_ends(END_MM))
+    fixed, moving, masks = zip(*channels, strict=True)
+    if is_cut_off(volume.lungs.hu):
+        start = start.with_stretch(KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.hu)).mean(axis=0))
+    return register(fixed, moving, [stage], start=start, fixed_masks=masks, points=points)
 
 
 def lungs_agree(volume: Prepared, template: Prepared, to_template: AffineMap) -> float:
@@ -143,7 +150,7 @@ def _linear_maps(
         [template_image],
         [_rigid_stage(settings), _affine_stage(settings)],
         start=start,
-        fixed_mask=on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image),
+        fixed_masks=[on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image)],
     )
     return [_as_affine(ChainMap(chain.maps[:n])) for n in (2, 3)]
 

@@ -39,6 +39,12 @@ class AffineMap:
         inverse = np.asarray(np.linalg.inv(self.matrix), dtype=np.float64)
         return AffineMap(inverse, -inverse @ self.offset_mm)
 
+    def with_stretch(self, power: float, centre_mm: ArrayLike) -> AffineMap:
+        """The map with its stretches raised to a power (0: only its rotation is left), unchanged at (3,) zyx mm."""
+        u, stretches, vt = np.linalg.svd(self.matrix)
+        matrix = (u * stretches**power) @ vt
+        return AffineMap(matrix, self(centre_mm) - matrix @ centre_mm)
+
     @classmethod
     def translation(cls, offset_mm: ArrayLike) -> AffineMap:
         """A shift by (3,) zyx mm."""
