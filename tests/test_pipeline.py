@@ -165,14 +165,14 @@ def _start(study: Study, *arguments: str) -> subprocess.Popen[bytes]:
 def test_an_interrupted_run_goes_on_where_it_was(finished: Flow, new_study: Any, tmp_path: Path):
     study = new_study(tmp_path / "s")
     with _start(study, "--until", "normalize") as process:
-        while study.n_markers("normalize") < 3 and process.poll() is None:
+        while study.n_markers("normalize") < 1 and process.poll() is None:
             time.sleep(0.02)
         assert snapshot(study)["state"] == "running"
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == STOPPED
     assert snapshot(study)["state"] == "stopped"
     n_before = study.n_markers("normalize")
-    assert 3 <= n_before < N_VOLUMES
+    assert 1 <= n_before < N_VOLUMES
     counts = _counts(run(study, None, until="normalize"))
     assert counts["ingest"][1] == 0
     assert counts["normalize"] == (n_before, N_VOLUMES - n_before)
