@@ -44,7 +44,9 @@ def templates_figure(built: BuiltAtlas) -> Figure:
                 words += f"  organ Dice {row['organ_dice']:.2f}"
             if row["reasons"]:
                 words += f"  {'approved in spite of' if row['used'] else 'refused'}: {', '.join(row['reasons'])}"
-            line[0].set_title(words, fontsize=9, pad=4, color=INK if row["used"] else RED, loc="left")
+            line[0].set_title(" ", fontsize=9, pad=4)  # keeps the room; the words themselves may be wider than a column
+            color = INK if row["used"] else RED
+            line[0].text(0, 1.03, words, fontsize=9, color=color, transform=line[0].transAxes).set_in_layout(False)
         for axes, name in zip(panels[-1], [f"{c}, {p}" for p in _PLANES for c in _COLUMNS], strict=True):
             axes.set_xlabel(name, fontsize=8)
     return figure
