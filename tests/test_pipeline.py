@@ -162,6 +162,36 @@ def _start(study: Study, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+COARSE = {"n_resolutions": 2, "n_iterations": 30, "n_samples": 500, "grid_spacing_mm": 60.0}
+
+
+def test_atlas_and_templates_are_chosen_from_the_cohort(new_study: Any, tmp_path: Path):
+    chosen = {"volume": "", "n_from_cohort": 1, "min_lung_dice": 0.0}
+    study = new_study(tmp_path / "s", atlas=chosen, normalize=COARSE)
+    with connect("", ComputeSettings(n_workers=1)) as client:
+        run(study, client, until="atlas")
+    ids = set(study.read_table("cohort")["volume_id"])
+    (row,) = pd.read_parquet(study.path("atlas", "templates.parquet")).to_dict("records")
+    first, second = study.record("atlas")["templates"]
+    assert (first, second) == ("atlas", row["template_id"])
+    assert second in ids and row["used"] and row["lung_dice"] > 0.5
+    assert [t.template_id for t in Atlas.load(study.path("atlas")).templates] == [first, second]
+    assert study.exists("atlas", "templates.png")
+
+
+def test_a_template_that_takes_too_long_is_refused_and_the_atlas_stands(
+    new_study: Any, population: Path, tmp_path: Path
+):
+    templates = [str(population / "atlas" / "template_01.nii.gz")]
+    atlas = {"volume": str(population / "atlas" / "atlas.nii.gz"), "templates": templates}
+    study = new_study(tmp_path / "s", atlas=atlas, normalize={**COARSE, "timeout_s": 0.1})
+    run(study, None, until="atlas")
+    assert study.record("atlas") == {"templates": ["atlas"], "refused": {"template_01": ["timeout"]}}
+    (row,) = pd.read_parquet(study.path("atlas", "templates.parquet")).to_dict("records")
+    assert not row["used"] and list(row["reasons"]) == ["timeout"]
+    assert not study.exists("atlas", "templates.png")
+
+
 def test_an_interrupted_run_goes_on_where_it_was(finished: Flow, new_study: Any, tmp_path: Path):
     study = new_study(tmp_path / "s")
     with _start(study, "--until", "normalize") as process:
