@@ -105,7 +105,9 @@ def register_nonlinear(
     What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
     the coarse levels find it again where the image asks for it.
     """
-    with_edges = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
+    known = volume.far_from_ends(END_MM)  # nothing of a volume that is thinner than both ends together
+    agree = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
+    with_edges = bool(agree and known.hu.any())
     stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
     compared = _compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM)
     everywhere = volume.image.with_values(np.ones(volume.image.shape, bool))
@@ -113,7 +115,7 @@ def register_nonlinear(
     penalty = (volume.image, template.image, everywhere)
     channels = [(volume.image, template.image, compared), *[penalty] * (len(stage["Metric"]) - 1)]
     if with_edges:
-        channels[1] = (volume.edge, template.edge, volume.far_from_ends(END_MM))
+        channels[1] = (volume.edge, template.edge, known)
     fixed, moving, masks = zip(*channels, strict=True)
     if is_cut_off(volume.lungs.hu):
         start = start.with_stretch(KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.hu)).mean(axis=0))
