@@ -16,7 +16,7 @@ from popclust.errors import VolumeError
 from popclust.imaging.volume import Volume
 from popclust.normalization import elastix
 from popclust.normalization.preparation import crop, on_grid, prepare
-from popclust.normalization.registration import register_affine, register_nonlinear, register_pair
+from popclust.normalization.registration import _channels, register_affine, register_nonlinear, register_pair
 from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start
 from popclust.normalization.transform import (
     AffineMap,
@@ -237,6 +237,27 @@ def test_a_cut_off_lung_is_registered_where_it_was_cut(fixed):
     found = register_nonlinear(part, fixed, squeezed, settings)
     error = np.linalg.norm(found(points) - points - shift, axis=1).mean()
     assert error < 0.5 * np.linalg.norm(squeezed(points) - points - shift, axis=1).mean()
+
+
+def test_vessels_take_part_in_the_coarse_levels_of_cut_off_lungs_alone(fixed):
+    whole = chest()
+    part = prepare(Volume(whole.hu[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
+    start, five_levels = AffineMap.translation([48.0, 0, 0]), replace(FAST, n_resolutions=5)
+    cut, uncut = (_channels(v, fixed, s, five_levels, with_points=False) for v, s in ((part, start), (fixed, start)))
+    assert [c.metric for c in cut if c.mask is part.lungs] == ["AdvancedNormalizedCorrelation"]
+    assert [c.weight for c in cut] == [1.0, [1.0, 1.0, 0.0, 0.0, 0.0], FAST.bending_weight]
+    assert [c.weight for c in uncut] == [1.0, FAST.bending_weight]
+    one_level = _channels(part, fixed, start, replace(FAST, n_resolutions=1), with_points=False)
+    assert [c.weight for c in one_level] == [1.0, FAST.bending_weight]
+
+
+def test_a_fragment_thinner_than_its_two_unknown_ends_is_registered(fixed):
+    whole = chest()
+    part = prepare(Volume(whole.hu[20:31], whole.spacing_mm, whole.origin_mm), 4.0)
+    points, shift = part.lungs.index_to_mm(np.argwhere(part.lungs.hu)), np.array([80.0, 0.0, 0.0])
+    assert not part.far_from_ends(24.0).hu.any()
+    found = register_nonlinear(part, fixed, AffineMap.translation(shift + 6.0), replace(FAST, edge_weight=10.0))
+    assert np.linalg.norm(found(points) - points - shift, axis=1).mean() < 6.0
 
 
 def test_the_inverse_field_leads_back(fixed):

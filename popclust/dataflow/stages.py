@@ -47,14 +47,14 @@ STAGES = (
     Stage("ingest", 2, ("ingest",), "read series", True, ("ingest.sources", "ingest.key_file")),
     Stage(
         "atlas",
-        3,
+        4,
         ("atlas", "masks", "normalize"),
         "build the atlas",
         ignores=("atlas.volume", "atlas.templates", *_NORMALIZE),
     ),
     Stage(
         "normalize",
-        3,
+        4,
         ("masks", "normalize"),
         "register to the atlas",
         True,

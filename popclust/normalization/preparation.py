@@ -17,6 +17,8 @@ from popclust.settings import SiftSettings
 
 RANGE_HU = (-1000.0, 500.0)
 """Registration sees air to spongy bone: the ribs hold where the lungs are diseased."""
+VESSELS_HU = (-1000.0, -400.0)
+"""Within this a vessel stands out from the lung, and all denser than its wall is alike."""
 MARGIN_MM = 36.0
 """Kept around the lungs."""
 EDGE_MM = 6.0
@@ -50,6 +52,11 @@ class Prepared:
         spacing = self.lungs.spacing_mm
         inside = ndimage.distance_transform_edt(self.lungs.hu, sampling=spacing)
         return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
+
+    @cached_property
+    def vessels(self) -> Volume:
+        """The image clipped to `VESSELS_HU`."""
+        return self.image.with_values(np.clip(self.image.hu, *VESSELS_HU))
 
     @cached_property
     def keypoints(self) -> Keypoints:

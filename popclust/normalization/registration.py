@@ -7,6 +7,9 @@ out of the comparison, and a registration that pushes out what does not match lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from popclust.imaging.volume import Volume, resample, sample
@@ -25,6 +28,8 @@ _METRICS = {
     "ncc": "AdvancedNormalizedCorrelation",
     "mi": "AdvancedMattesMutualInformation",
 }
+_BENDING = "TransformBendingEnergyPenalty"
+_LANDMARKS = "CorrespondingPointsEuclideanDistanceMetric"
 MAX_STRETCH = 1.6
 """An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
@@ -35,6 +40,22 @@ END_MM = 24.0
 """The lung edge is not looked at so near to an end of the field of view: its ramp, smoothed, would show a false one."""
 KEPT_STRETCH = 0.3
 """Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
+
+VESSEL_LEVELS = 2
+"""Coarse levels at which the vessels of a cut-off lung are correlated; after them the image is as for a whole lung."""
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """A pair of images that a metric compares; elastix wants one, and a mask, for the penalties too."""
+
+    metric: str
+    weight: float | list[float]
+    """For all levels, or one per level."""
+    fixed: Volume
+    moving: Volume
+    mask: Volume
+    """bool; voxels of `fixed` that count."""
 
 
 def register_pair(
@@ -103,23 +124,37 @@ def register_nonlinear(
     not known: beyond the last plane the lung may go on or end.
 
     What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
-    the coarse levels find it again where the image asks for it.
+    the coarse levels find it again where the image asks for it. Nor does its outline, a cone between two cuts, say
+    where along the body it lies: at the coarse levels its vessels, too thin to weigh in the mutual information, are
+    correlated besides.
     """
+    channels = _channels(volume, template, start, settings, with_points=points is not None)
+    if is_cut_off(volume.lungs.hu):
+        start = start.with_stretch(KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.hu)).mean(axis=0))
+    fixed, moving, masks = ([getattr(c, part) for c in channels] for part in ("fixed", "moving", "mask"))
+    return register(fixed, moving, [_bspline_stage(settings, channels)], start=start, fixed_masks=masks, points=points)
+
+
+def _channels(
+    volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings, *, with_points: bool
+) -> list[_Channel]:
+    """What the non-linear step compares: image, vessels, lung edge, and the penalties, where each takes part."""
     known = volume.far_from_ends(END_MM)  # nothing of a volume that is thinner than both ends together
     agree = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
     with_edges = bool(agree and known.hu.any())
-    stage = _bspline_stage(settings, with_edges=with_edges, with_points=points is not None)
     compared = _compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM)
     everywhere = volume.image.with_values(np.ones(volume.image.shape, bool))
-    # elastix wants an image and a mask for every metric, for the penalties too.
-    penalty = (volume.image, template.image, everywhere)
-    channels = [(volume.image, template.image, compared), *[penalty] * (len(stage["Metric"]) - 1)]
+    channels = [_Channel(_METRICS[settings.metric], 1.0, volume.image, template.image, compared)]
+    n_coarse = min(VESSEL_LEVELS, settings.n_resolutions - 1)
+    if n_coarse > 0 and is_cut_off(volume.lungs.hu):
+        weights = [1.0] * n_coarse + [0.0] * (settings.n_resolutions - n_coarse)
+        channels.append(_Channel(_METRICS["ncc"], weights, volume.vessels, template.vessels, volume.lungs))
     if with_edges:
-        channels[1] = (volume.edge, template.edge, known)
-    fixed, moving, masks = zip(*channels, strict=True)
-    if is_cut_off(volume.lungs.hu):
-        start = start.with_stretch(KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.hu)).mean(axis=0))
-    return register(fixed, moving, [stage], start=start, fixed_masks=masks, points=points)
+        channels.append(_Channel("AdvancedMeanSquares", settings.edge_weight, volume.edge, template.edge, known))
+    penalties = {_BENDING: settings.bending_weight}
+    if with_points and settings.landmark_weight > 0:
+        penalties[_LANDMARKS] = settings.landmark_weight
+    return channels + [_Channel(name, w, volume.image, template.image, everywhere) for name, w in penalties.items()]
 
 
 def lungs_agree(volume: Prepared, template: Prepared, to_template: AffineMap) -> float:
@@ -223,16 +258,8 @@ def _linear_stage(
     )
 
 
-def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points: bool) -> ParameterMap:
-    """Metrics: image, bending energy, and the lung edge and landmarks where they take part."""
-    weights = {_METRICS[settings.metric]: 1.0}
-    if with_edges:
-        weights["AdvancedMeanSquares"] = settings.edge_weight
-    bending = len(weights)
-    weights["TransformBendingEnergyPenalty"] = settings.bending_weight
-    if with_points and settings.landmark_weight > 0:
-        weights["CorrespondingPointsEuclideanDistanceMetric"] = settings.landmark_weight
-    n, n_metrics = settings.n_resolutions, len(weights)
+def _bspline_stage(settings: NormalizeSettings, channels: Sequence[_Channel]) -> ParameterMap:
+    n, n_metrics, metrics = settings.n_resolutions, len(channels), [c.metric for c in channels]
     # The last two levels see the finest image; the grid begins wide, or a fragment's start would decide too much.
     smoothing = [max(1.0, 2.0 ** (n - 2 - level)) for level in range(n)]
     grid = [1.6 * 2.0 ** (n - 2 - level) for level in range(n - 1)] + [1.0]
@@ -246,10 +273,10 @@ def _bspline_stage(settings: NormalizeSettings, *, with_edges: bool, with_points
         settings,
         "RecursiveBSplineTransform",
         Registration="MultiMetricMultiResolutionRegistration",
-        Metric=list(weights),
-        **{f"Metric{i}Weight": weight for i, weight in enumerate(weights.values())},
+        Metric=metrics,
+        **{f"Metric{i}Weight": channel.weight for i, channel in enumerate(channels)},
         **{name: [component] * n_metrics for name, component in per_metric.items()},
-        **{f"ImageSampler{bending}NumberOfSpatialSamples": BENDING_SAMPLES},
+        **{f"ImageSampler{metrics.index(_BENDING)}NumberOfSpatialSamples": BENDING_SAMPLES},
         NumberOfResolutions=n,
         ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
         FinalGridSpacingInPhysicalUnits=settings.grid_spacing_mm,
