@@ -92,6 +92,8 @@ class NormalizeSettings:
     """'full': non-linear registration to every template; 'pruned': to the n_best after the affine step."""
     n_best: int = 1
     """Templates that go on to the non-linear step when the search is pruned."""
+    sure_ncc: float = 0.92
+    """If the best of these correlates less with the atlas (in and around the lungs), all others go on too."""
     grid_spacing_mm: float = 10.0
     """Distance between the control points of the final B-spline grid."""
     n_resolutions: int = 5
@@ -130,8 +132,8 @@ class NormalizeSettings:
     """Volumes whose registration failed with a higher probability are not accepted."""
     seed: int = 0
     """Seed of elastix's random sampling."""
-    timeout_s: float = 900.0
-    """A registration that takes longer is ended and costs the volume one attempt."""
+    timeout_s: float = 1800.0
+    """A volume's registration (to all its templates) that takes longer is ended and costs it one attempt."""
     max_memory_mb: int = 4000
     """Memory limit of the child process that registers."""
 

@@ -12,11 +12,20 @@ import pytest
 import zarr
 from test_registration import FAST, chest
 
-from popclust.errors import InputError
+from popclust.errors import InputError, VolumeError
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
 from popclust.normalization.landmarks import read_landmarks, shared
-from popclust.normalization.normalized import Normalized, normalize_volume, normalized_from_given
+from popclust.normalization.normalized import (
+    Normalized,
+    affine_candidates,
+    choose,
+    normalize_volume,
+    normalized_from_given,
+    search_templates,
+)
+from popclust.normalization.preparation import prepare
+from popclust.normalization.transform import AffineMap
 from popclust.presentation.atlas_figure import template_tiles, templates_figure
 from popclust.presentation.style import to_png
 from popclust.settings import AtlasSettings
@@ -166,6 +175,30 @@ def test_full_search_registers_to_every_template(built):
     result = normalize_volume(chest((5, 0, 0), 1.03), built.atlas, full)
     best = max(result.ncc_of_templates, key=lambda name: result.ncc_of_templates[name])
     assert result.template_id == best
+
+
+@pytest.mark.parametrize(("sure_ncc", "n_registered"), [(0.0, 1), (1.0, 2)])
+def test_a_pruned_search_goes_on_where_the_best_fits_badly(built, sure_ncc, n_registered):
+    settings = dataclasses.replace(FAST, sure_ncc=sure_ncc)
+    volume = prepare(chest((5, 0, 0), 1.03), 4.0)
+    candidates = list(affine_candidates(volume, built.atlas, settings).values())
+    ways, final_ncc = search_templates(candidates, volume, built.atlas, settings)
+    assert list(ways) == list(final_ncc) == [c.template.template_id for c in candidates[:n_registered]]
+
+
+def test_the_next_template_is_tried_where_elastix_gives_up_on_the_first(built):
+    volume = prepare(chest((5, 0, 0), 1.03), 4.0)
+    near, far = affine_candidates(volume, built.atlas, FAST).values()
+    far = dataclasses.replace(far, to_template=AffineMap.translation([5000, 0, 0]))
+    ways, _ = search_templates([far, near], volume, built.atlas, FAST)
+    assert list(ways) == [near.template.template_id]
+    with pytest.raises(VolumeError, match="could not register"):
+        search_templates([far], volume, built.atlas, FAST)
+
+
+def test_among_equals_the_affine_order_decides():
+    assert choose({"t3": 0.9500, "t1": 0.9503, "t2": 0.7}) == "t3"
+    assert choose({"t3": 0.9500, "t1": 0.9603, "t2": 0.9}) == "t1"
 
 
 # -- landmarks ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ from popclust.normalization.stored_maps import load_field, load_volume, save_fie
 from popclust.normalization.transform import AffineMap, ChainMap, DisplacementField, PointMap, inverse_field
 from popclust.settings import NormalizeSettings
 
+TIE_NCC = 0.001
+"""Templates closer in NCC are equally good: three standard deviations of what two other seeds would make of it."""
+
 
 @dataclass(frozen=True)
 class Normalized:
@@ -136,10 +139,8 @@ def normalize_volume(
     candidates = affine_candidates(prepared, atlas, settings)
     affine_ncc = compare({n: c.to_volume for n, c in candidates.items()}, prepared, atlas, settings.min_coverage)
     order = sorted(affine_ncc, key=lambda name: (-affine_ncc[name], name))
-    n_final = settings.n_best if settings.search == "pruned" else len(order)
-    ways = final_ways([candidates[name] for name in order[:n_final]], prepared, atlas, settings)
-    final_ncc = compare({n: w.to_volume for n, w in ways.items()}, prepared, atlas, settings.min_coverage)
-    chosen = max(ways, key=lambda name: final_ncc[name])
+    ways, final_ncc = search_templates([candidates[name] for name in order], prepared, atlas, settings)
+    chosen = choose(final_ncc)
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
     start = candidates[chosen].start
     evidence = Evidence(way_round, _spread_mm(candidates, atlas), start.method, start.n_inliers, start.n_matches)
@@ -202,21 +203,55 @@ def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSetting
     return found
 
 
+def search_templates(
+    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
+) -> tuple[dict[str, BothWays], dict[str, float]]:
+    """The transforms through the candidates that get a non-linear step, and their NCC, both by template.
+
+    Those are all of them, or in a pruned search the first `n_best`. Where the best of these fits badly, the affine
+    order foretells little, and the others follow.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        The one that correlates best after the affine step first.
+
+    Raises
+    ------
+    VolumeError
+        elastix could register none.
+    """
+    n_first = settings.n_best if settings.search == "pruned" else len(candidates)
+    ways: dict[str, BothWays] = {}
+    final_ncc: dict[str, float] = {}
+    for part in (candidates[:n_first], candidates[n_first:]):
+        if max(final_ncc.values(), default=-1.0) < settings.sure_ncc:
+            ways |= final_ways(part, volume, atlas, settings)
+            final_ncc = compare({n: w.to_volume for n, w in ways.items()}, volume, atlas, settings.min_coverage)
+    if not ways:
+        raise VolumeError("registration_failed", "elastix could not register this volume: too little overlap")
+    return ways, final_ncc
+
+
+def choose(final_ncc: Mapping[str, float]) -> str:
+    """The first template, in the order of the affine step, than which none is better by more than `TIE_NCC`."""
+    best = max(final_ncc.values())
+    return next(name for name, value in final_ncc.items() if value >= best - TIE_NCC)
+
+
 def final_ways(
     candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
 ) -> dict[str, BothWays]:
-    """The candidates after the non-linear step, without those that it could not register."""
-    found, failures = {}, []
+    """The candidates after the non-linear step, without those that elastix could not register."""
+    found = {}
     for c in candidates:
         try:
             chain = register_nonlinear(volume, c.template.prepared, c.to_template, settings)
-            found[c.template.template_id] = both_ways(
-                ChainMap((chain, c.template.to_atlas)), volume, atlas.reference, settings.field_spacing_mm
-            )
-        except VolumeError as error:
-            failures.append(error)
-    if not found:
-        raise failures[0]
+        except VolumeError:  # the others may do; `search_templates` says so if none does
+            continue
+        found[c.template.template_id] = both_ways(
+            ChainMap((chain, c.template.to_atlas)), volume, atlas.reference, settings.field_spacing_mm
+        )
     return found
 
 
