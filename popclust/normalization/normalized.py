@@ -33,7 +33,7 @@ from popclust.normalization.transform import AffineMap, ChainMap, DisplacementFi
 from popclust.settings import NormalizeSettings
 
 TIE_NCC = 0.001
-"""Templates closer in NCC are equally good: three standard deviations of what two other seeds would make of it."""
+"""Templates closer in NCC are equally good: two other seeds would differ by half of it (standard deviation)."""
 
 
 @dataclass(frozen=True)
