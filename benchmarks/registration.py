@@ -34,11 +34,12 @@ from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
-from popclust.normalization.normalized import BothWays, both_ways, normalize_volume
+from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import RANGE_HU, Prepared, on_grid, prepare
 from popclust.normalization.quality import dice, ncc
 from popclust.normalization.registration import register_pair
 from popclust.normalization.start import find_starts
+from popclust.normalization.template_choice import BothWays, both_ways
 from popclust.normalization.transform import PointMap, grid_points, jacobian_determinants
 from popclust.settings import AtlasSettings, NormalizeSettings
 

@@ -29,8 +29,8 @@ from popclust.dataflow.atlas_tasks import read_atlas_input
 from popclust.imaging.files import read_volume_file
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, CheckedTemplate, assemble_atlas, check_template
-from popclust.normalization.normalized import affine_candidates, choose, compare, final_ways
 from popclust.normalization.preparation import Prepared, prepare
+from popclust.normalization.template_choice import affine_candidates, choose, compare, final_ways
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 

@@ -16,15 +16,9 @@ from popclust.errors import InputError, VolumeError
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
 from popclust.normalization.landmarks import read_landmarks, shared
-from popclust.normalization.normalized import (
-    Normalized,
-    affine_candidates,
-    choose,
-    normalize_volume,
-    normalized_from_given,
-    search_templates,
-)
+from popclust.normalization.normalized import Normalized, normalize_volume, normalized_from_given
 from popclust.normalization.preparation import prepare
+from popclust.normalization.template_choice import affine_candidates, choose, search_templates
 from popclust.normalization.transform import AffineMap
 from popclust.presentation.atlas_figure import template_tiles, templates_figure
 from popclust.presentation.style import to_png

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,29 +11,31 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from popclust.errors import VolumeError
 from popclust.imaging.volume import Volume, sample
-from popclust.normalization.atlas import Atlas, Template
+from popclust.normalization.atlas import Atlas
 from popclust.normalization.orientation import find_orientation
-from popclust.normalization.preparation import Prepared, corners_mm, prepare
+from popclust.normalization.preparation import Prepared, prepare
 from popclust.normalization.quality import (
     UNCHECKED,
     Evidence,
     failure_probability,
     measure,
-    ncc,
     reject_reasons,
     rotation_of,
     thinned,
 )
-from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
-from popclust.normalization.start import Start, extent_in, find_starts
+from popclust.normalization.start import extent_in
 from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
-from popclust.normalization.transform import AffineMap, ChainMap, DisplacementField, PointMap, inverse_field
+from popclust.normalization.template_choice import (
+    BothWays,
+    Candidate,
+    affine_candidates,
+    choose,
+    compare,
+    search_templates,
+)
+from popclust.normalization.transform import AffineMap, DisplacementField, PointMap
 from popclust.settings import NormalizeSettings
-
-TIE_NCC = 0.001
-"""Templates closer in NCC are equally good: two other seeds would differ by half of it (standard deviation)."""
 
 
 @dataclass(frozen=True)
@@ -82,31 +84,6 @@ class Normalized:
             np.asarray(group["rotation_to_atlas"][...]),  # type: ignore[index]
             attrs["quality"],
         )
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A template, and where the volume lies in it after the affine step."""
-
-    template: Template
-    start: Start
-    """Where its registration began."""
-    to_template: AffineMap
-    """Positions in the volume -> positions in the template."""
-
-    def to_volume(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Positions in the atlas -> positions in the volume: p_i = t_ie(t_eA(p_A))."""
-        return self.to_template.inverse()(self.template.from_atlas(points_mm))
-
-
-@dataclass(frozen=True)
-class BothWays:
-    """A composed transform in both directions, as it is stored."""
-
-    to_volume: DisplacementField
-    """Positions in the atlas -> positions in the volume."""
-    to_atlas: DisplacementField
-    """Positions in the volume -> positions in the atlas."""
 
 
 def normalize_volume(
@@ -163,102 +140,6 @@ def normalized_from_given(
     """
     prepared = prepare(volume, atlas.spacing_mm)
     return _assembled(BothWays(to_volume, to_atlas), "given", {}, prepared, atlas, settings, Evidence(UNCHECKED))
-
-
-def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, min_coverage: float) -> dict[str, float]:
-    """NCC(A, T_eA(T_ie(I))) by template over the atlas voxels that every candidate covers.
-
-    The voxels are those in and around the atlas's lungs. A candidate that covers less than `min_coverage` of them
-    is left out beforehand (NCC -1), or the smallest overlap would decide for all.
-    """
-    region = atlas.reference.near_lungs(NEAR_LUNGS_MM)
-    points = thinned(region.index_to_mm(np.argwhere(region.hu)))
-    moved = {name: point_map(points) for name, point_map in to_volume.items()}
-    shown = {name: volume.shows(p) for name, p in moved.items()}
-    enough = [name for name, s in shown.items() if s.mean() >= min_coverage] or list(shown)
-    shared = np.logical_and.reduce([shown[name] for name in enough])
-    atlas_hu = sample(atlas.reference.image, points)[shared]
-    values = {name: sample(volume.image, moved[name][shared], outside=0.0) for name in enough}
-    return {name: ncc(atlas_hu, values[name]) if name in values and shared.any() else -1.0 for name in moved}
-
-
-def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
-    """One candidate per template that the affine step could reach, by the template's name.
-
-    Raises
-    ------
-    VolumeError
-        None could be reached.
-    """
-    found, failures = {}, []
-    for template in atlas.templates:
-        try:
-            starts = find_starts(volume, template.prepared)
-            affine = register_affine(volume, template.prepared, [s.to_template for s in starts], settings)
-            found[template.template_id] = Candidate(template, starts[0], affine)
-        except VolumeError as error:
-            failures.append(error)
-    if not found:
-        raise failures[0]
-    return found
-
-
-def search_templates(
-    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
-) -> tuple[dict[str, BothWays], dict[str, float]]:
-    """The transforms through the candidates that get a non-linear step, and their NCC, both by template.
-
-    Those are all of them, or in a pruned search the first `n_best`. Where the best of these fits badly, the affine
-    order foretells little, and the others follow.
-
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        The one that correlates best after the affine step first.
-
-    Raises
-    ------
-    VolumeError
-        elastix could register none.
-    """
-    n_first = settings.n_best if settings.search == "pruned" else len(candidates)
-    ways: dict[str, BothWays] = {}
-    final_ncc: dict[str, float] = {}
-    for part in (candidates[:n_first], candidates[n_first:]):
-        if max(final_ncc.values(), default=-1.0) < settings.sure_ncc:
-            ways |= final_ways(part, volume, atlas, settings)
-            final_ncc = compare({n: w.to_volume for n, w in ways.items()}, volume, atlas, settings.min_coverage)
-    if not ways:
-        raise VolumeError("registration_failed", "elastix could not register this volume: too little overlap")
-    return ways, final_ncc
-
-
-def choose(final_ncc: Mapping[str, float]) -> str:
-    """The first template, in the order of the affine step, than which none is better by more than `TIE_NCC`."""
-    best = max(final_ncc.values())
-    return next(name for name, value in final_ncc.items() if value >= best - TIE_NCC)
-
-
-def final_ways(
-    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
-) -> dict[str, BothWays]:
-    """The candidates after the non-linear step, without those that elastix could not register."""
-    found = {}
-    for c in candidates:
-        try:
-            chain = register_nonlinear(volume, c.template.prepared, c.to_template, settings)
-        except VolumeError:  # the others may do; `search_templates` says so if none does
-            continue
-        found[c.template.template_id] = both_ways(
-            ChainMap((chain, c.template.to_atlas)), volume, atlas.reference, settings.field_spacing_mm
-        )
-    return found
-
-
-def both_ways(to_atlas: PointMap, volume: Prepared, reference: Prepared, spacing_mm: float) -> BothWays:
-    """A map volume -> reference sampled over the volume, and its inverse sampled over the reference."""
-    there = DisplacementField.over_box(to_atlas, corners_mm(volume.image), spacing_mm)
-    return BothWays(inverse_field(there, corners_mm(reference.image), spacing_mm), there)
 
 
 def _spread_mm(candidates: Mapping[str, Candidate], atlas: Atlas) -> float:
