@@ -67,10 +67,6 @@ PYRADIOMICS = {
 }
 
 
-def read(path: str) -> Volume:
-    return read_volume_file(path)
-
-
 def levels_of(hu: np.ndarray) -> np.ndarray:
     return grey_levels(hu, np.ones(hu.shape, dtype=bool), HaralickSettings(n_levels=N_LEVELS))
 
@@ -267,9 +263,9 @@ def main() -> None:
     if arguments.oracle:
         out = oracle(arguments.volume, arguments.oracle)
     else:
-        volume = read(arguments.volume)
+        volume = read_volume_file(arguments.volume)
         if arguments.lung:
-            mask = read(arguments.lung)
+            mask = read_volume_file(arguments.lung)
             lung = mask.with_values(mask.hu > 0)
         else:
             lung = segment_lungs(volume)

@@ -106,13 +106,9 @@ def concordance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 2 * covariance / (one.var(0) + other.var(0) + (one.mean(0) - other.mean(0)) ** 2)
 
 
-def read(path: Path) -> Volume:
-    return read_volume_file(path)
-
-
 def two_kernels(data: Path) -> tuple[Volume, Volume, Volume]:
-    sharp, soft = (resample(read(data / f"ct/lungdx_a0002_{k}.nii.gz"), 2.0) for k in ("B70f", "B40f"))
-    mask = read(data / "masks/lungdx_a0002_B40f_lungs.nii.gz")
+    sharp, soft = (resample(read_volume_file(data / f"ct/lungdx_a0002_{k}.nii.gz"), 2.0) for k in ("B70f", "B40f"))
+    mask = read_volume_file(data / "masks/lungdx_a0002_B40f_lungs.nii.gz")
     return sharp, soft, mask.with_values(mask.hu > 0)
 
 
