@@ -118,7 +118,7 @@ def failures(args: argparse.Namespace) -> dict[str, object]:
     """Planted failures that must be rejected, good variants that must not."""
     kinds = planted_failures()
     planted = [(kind, number) for kind in kinds for number in range(args.failures)]
-    good = [("good", number) for number in range(args.good or 7 * args.failures)]
+    good = [("good", number) for number in range(args.good or 10 * args.failures)]
     verdicts = _each(args, _one_verdict, [*planted, *good])
     missed = Counter(kind for (kind, _), reasons in zip(planted, verdicts, strict=False) if not reasons)
     return {
@@ -335,7 +335,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--moving-mask")
     for name in ("warps", "fragments", "failures"):
         parser.add_argument(f"--{name}", type=int, default=0)
-    parser.add_argument("--good", type=int, default=0, help="good variants; 0: 7 per planted failure")
+    parser.add_argument("--good", type=int, default=0, help="good variants; 0: 10 times the failures of one kind")
     parser.add_argument("--mean-mm", type=float, default=15.0, help="mean displacement of the warps")
     parser.add_argument("--spacing", type=float, default=2.0, help="resolution of the registration, mm")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of [normalize]")
