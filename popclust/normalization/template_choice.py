@@ -111,7 +111,7 @@ def search_templates(
             ways |= final_ways(part, volume, atlas, settings)
             final_ncc = compare({n: w.to_volume for n, w in ways.items()}, volume, atlas, settings.min_coverage)
     if not ways:
-        raise VolumeError("registration_failed", "elastix could not register this volume: too little overlap")
+        raise VolumeError("registration_failed", "elastix could not register this volume to any template")
     return ways, final_ncc
 
 
