@@ -133,13 +133,13 @@ def mahotas_windows(levels: np.ndarray, points: np.ndarray, n: int = 60) -> tupl
 
 
 def speed(volume: Volume, mask: np.ndarray, step: int, rounds: int, peers: bool) -> dict[str, Any]:
-    levels, points = levels_of(volume.hu), grid_points(mask, step)
+    levels, points = levels_of(volume.voxels), grid_points(mask, step)
     start = time.perf_counter()
     glcm_features(levels, points[:10], window=WINDOW, n_levels=N_LEVELS)
     out: dict[str, Any] = {"step": step, "n_samples": len(points), "first_call_s": time.perf_counter() - start}
     contestants: dict[str, tuple[Callable[[], Any], int]] = {"ours": (ours(levels, points), len(points))}
     if peers:
-        contestants["itk"] = itk_boxes(volume.hu, points)
+        contestants["itk"] = itk_boxes(volume.voxels, points)
         contestants["mahotas"] = mahotas_windows(levels, points)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for work, _ in contestants.values():
@@ -178,7 +178,7 @@ def oracle(path: str, csv_path: str) -> dict[str, Any]:
 def memory(volume: Volume, lung: Volume, step: int) -> dict[str, Any]:
     """Peak resident memory of the whole stage, resampling and lung included, beyond what stood before it."""
     chosen = replace(HaralickSettings(), step_mm=step * HaralickSettings().spacing_mm)
-    small = volume.with_values(np.zeros_like(volume.hu))
+    small = volume.with_values(np.zeros_like(volume.voxels))
     corner = np.zeros(volume.shape, dtype=bool)
     corner[tuple(slice(n // 2, n // 2 + 8) for n in volume.shape)] = True
     sample_haralick(small, volume.with_values(corner), chosen)  # compiled and imported before the count begins
@@ -192,7 +192,7 @@ def memory(volume: Volume, lung: Volume, step: int) -> dict[str, Any]:
     after = _status_mb("VmHWM") if Path("/proc/self/status").exists() else 0.0
     return {
         "memory_n_samples": len(samples.features),
-        "volume_mb": volume.hu.nbytes / 2**20,
+        "volume_mb": volume.voxels.nbytes / 2**20,
         "peak_beyond_volume_mb": after - peak_from,
     }
 
@@ -222,7 +222,7 @@ def _laps(kind: str, levels: np.ndarray, points: np.ndarray, barrier: Any, resul
 
 def scaling(volume: Volume, mask: np.ndarray, step: int, rounds: int, seconds: float = 3.0) -> dict[str, Any]:
     """Work done by two processes over that of one, ours and a loop of pure arithmetic, in turns."""
-    levels, points = levels_of(volume.hu), grid_points(mask, step)
+    levels, points = levels_of(volume.voxels), grid_points(mask, step)
     points = points[: max(1, len(points) // 4)]
     context = multiprocessing.get_context("fork")
     wall: dict[tuple[str, int], list[float]] = {}
@@ -266,7 +266,7 @@ def main() -> None:
         volume = read_volume_file(arguments.volume)
         if arguments.lung:
             mask = read_volume_file(arguments.lung)
-            lung = mask.with_values(mask.hu > 0)
+            lung = mask.with_values(mask.voxels > 0)
         else:
             lung = segment_lungs(volume)
         on_grid = mask_on(volume, lung)

@@ -63,10 +63,12 @@ def simulated(n_people: int) -> list[Subject]:
         ill = render(plan.body, plan.lungs, plan.diseases, plan.exposure)
         healthy = render(plan.body, plan.lungs, (), plan.exposure)
         spacing = plan.exposure.grid.spacing_mm
-        change = ndimage.gaussian_filter(np.abs(ill.hu.astype(np.float32) - healthy.hu), 4.0 / np.array(spacing))
+        change = ndimage.gaussian_filter(
+            np.abs(ill.hu.astype(np.float32) - healthy.hu), 4.0 / np.array(spacing)
+        )
         out.append(
             Subject(
-                resample(Volume(ill.hu, spacing), 2.0),
+                resample(Volume(ill.voxels, spacing), 2.0),
                 resample(Volume(ill.lung, spacing), 2.0),
                 Volume(change, spacing),
                 group,
@@ -109,7 +111,7 @@ def concordance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def two_kernels(data: Path) -> tuple[Volume, Volume, Volume]:
     sharp, soft = (resample(read_volume_file(data / f"ct/lungdx_a0002_{k}.nii.gz"), 2.0) for k in ("B70f", "B40f"))
     mask = read_volume_file(data / "masks/lungdx_a0002_B40f_lungs.nii.gz")
-    return sharp, soft, mask.with_values(mask.hu > 0)
+    return sharp, soft, mask.with_values(mask.voxels > 0)
 
 
 def stability(sharp: Volume, soft: Volume, lung: Volume, chosen: HaralickSettings) -> np.ndarray:

@@ -137,7 +137,7 @@ def _one_warp(args: argparse.Namespace, number: int) -> dict[str, Any]:
     grid = resample(fixed, args.spacing)
     warp = random_warp(grid, rng, args.mean_mm)
     volume = prepare(warped(grid, warp, rng), args.spacing)
-    lungs = np.argwhere(template.lungs.hu)
+    lungs = np.argwhere(template.lungs.voxels)
     points = template.lungs.index_to_mm(lungs[rng.choice(len(lungs), 500, replace=False)])
     ways = both_ways(register_pair(volume, template, settings), volume, template, settings.field_spacing_mm)
     truth, found = warp.backward(points), ways.to_volume(points)
@@ -165,7 +165,7 @@ def _one_fragment(args: argparse.Namespace, number: int) -> dict[str, Any]:
     except VolumeError as error:
         lost = dict.fromkeys(("start_mm", "place_mm", "final_mm"), np.inf)
         return lost | {"accepted": False, "reasons": [error.code]}
-    lungs = prepared.lungs.index_to_mm(np.argwhere(prepared.lungs.hu)[::50])
+    lungs = prepared.lungs.index_to_mm(np.argwhere(prepared.lungs.voxels)[::50])
     points = part.to_whole.inverse()(lungs)
     shown = volume.shows(points)
     truth = reference(lungs[shown])
@@ -244,7 +244,7 @@ def _judged(ways: BothWays, grid: Volume, moving: Volume, masks: list[Volume]) -
     back = np.linalg.norm(ways.to_atlas(moved[lungs]) - points[lungs], axis=1)
     return {
         "dice": round(dice(lungs, carried), 4),
-        "ncc": round(ncc(grid.hu.ravel()[lungs], sample(moving, moved[lungs])), 4),
+        "ncc": round(ncc(grid.voxels.ravel()[lungs], sample(moving, moved[lungs])), 4),
         "folding_percent": round(100 * float(np.mean(jacobian_determinants(ways.to_volume, points[lungs]) <= 0)), 4),
         "inverse_consistency_mm_mean": round(float(back.mean()), 4),
     }
@@ -261,9 +261,9 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
     moving_grid = resample(moving, args.spacing)
     lungs = on_grid(masks[0], grid)
     images = {
-        "fixed": grid.with_values(np.clip(grid.hu, *RANGE_HU)),
-        "moving": moving_grid.with_values(np.clip(moving_grid.hu, *RANGE_HU)),
-        "region": lungs.with_values(distance_transform_edt(~lungs.hu, sampling=lungs.spacing_mm) <= 20.0),
+        "fixed": grid.with_values(np.clip(grid.voxels, *RANGE_HU)),
+        "moving": moving_grid.with_values(np.clip(moving_grid.voxels, *RANGE_HU)),
+        "region": lungs.with_values(distance_transform_edt(~lungs.voxels, sampling=lungs.spacing_mm) <= 20.0),
         "mask": on_grid(masks[1], moving_grid),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -284,14 +284,14 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
             f"{reference} -rj {paths['jacobian']} {found}",
         )
         carried, out, jacobian = (
-            read_volume_file(paths["mask_out"]).hu > 0.5,
-            read_volume_file(paths["out"]).hu,
-            read_volume_file(paths["jacobian"]).hu,
+            read_volume_file(paths["mask_out"]).voxels > 0.5,
+            read_volume_file(paths["out"]).voxels,
+            read_volume_file(paths["jacobian"]).voxels,
         )
     return {
-        "greedy_dice": round(dice(lungs.hu, carried), 4),
-        "greedy_ncc": round(ncc(grid.hu[lungs.hu], out[lungs.hu]), 4),
-        "greedy_folding_percent": round(100 * float(np.mean(jacobian[lungs.hu] <= 0)), 4),
+        "greedy_dice": round(dice(lungs.voxels, carried), 4),
+        "greedy_ncc": round(ncc(grid.voxels[lungs.voxels], out[lungs.voxels]), 4),
+        "greedy_folding_percent": round(100 * float(np.mean(jacobian[lungs.voxels] <= 0)), 4),
         "greedy_seconds": round(seconds, 2),
     }
 
@@ -310,7 +310,7 @@ def _run_greedy(*commands: str) -> float:
 def _write(volume: Volume, path: str) -> None:
     import itk
 
-    kind = np.uint8 if volume.hu.dtype == bool else np.float32
+    kind = np.uint8 if volume.voxels.dtype == bool else np.float32
     itk.imwrite(elastix.to_itk(volume, kind), path)
 
 
@@ -318,7 +318,7 @@ def _mask(path: str | None, prepared: Prepared) -> Volume:
     if path is None:
         return prepared.lungs
     mask = read_volume_file(path)
-    return mask.with_values(mask.hu > 0)
+    return mask.with_values(mask.voxels > 0)
 
 
 def _settings(args: argparse.Namespace) -> NormalizeSettings:

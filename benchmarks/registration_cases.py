@@ -64,7 +64,7 @@ class Fragment:
 
 def random_fragment(volume: Volume, lungs: Volume, rng: Generator) -> Fragment:
     """30 to 60 % of the lungs' length, rotated up to 15 degrees, shifted up to 150 mm."""
-    planes = np.flatnonzero(lungs.hu.any(axis=(1, 2))) * lungs.spacing_mm[0] + lungs.origin_mm[0]
+    planes = np.flatnonzero(lungs.voxels.any(axis=(1, 2))) * lungs.spacing_mm[0] + lungs.origin_mm[0]
     length = planes[-1] - planes[0]
     share = rng.uniform(0.3, 0.6)
     low = planes[0] + rng.uniform(0, 1 - share) * length
@@ -89,7 +89,7 @@ def good_variant(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
     if kind == 0:
         return random_fragment(made, lungs, rng).volume
     if kind == 1:
-        return Volume(made.hu[::2], (2 * made.spacing_mm[0], *made.spacing_mm[1:]), made.origin_mm)
+        return Volume(made.voxels[::2], (2 * made.spacing_mm[0], *made.spacing_mm[1:]), made.origin_mm)
     turn = _rotation(np.eye(3)[rng.integers(3)], np.radians(rng.uniform(-8, 8)))
     centre = corners_mm(made).mean(axis=0)
     points = AffineMap(turn, centre - turn @ centre)(grid_points(made.shape, made.spacing_mm, made.origin_mm))
@@ -99,43 +99,43 @@ def good_variant(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
 def planted_failures() -> dict[str, Callable[[Volume, Volume, Generator], Volume]]:
     """Name -> function of (volume, lungs, generator) that makes a volume which must not be accepted."""
     return {
-        "mirrored": lambda v, _m, _r: v.with_values(v.hu[:, :, ::-1].copy()),
-        "feet_first": lambda v, _m, _r: v.with_values(v.hu[::-1].copy()),
-        "face_down": lambda v, _m, _r: v.with_values(v.hu[:, ::-1].copy()),
-        "axes_swapped": lambda v, _m, _r: Volume(np.swapaxes(v.hu, 0, 1).copy(), v.spacing_mm, v.origin_mm),
+        "mirrored": lambda v, _m, _r: v.with_values(v.voxels[:, :, ::-1].copy()),
+        "feet_first": lambda v, _m, _r: v.with_values(v.voxels[::-1].copy()),
+        "face_down": lambda v, _m, _r: v.with_values(v.voxels[:, ::-1].copy()),
+        "axes_swapped": lambda v, _m, _r: Volume(np.swapaxes(v.voxels, 0, 1).copy(), v.spacing_mm, v.origin_mm),
         "spacing_z_doubled": lambda v, _m, r: _respaced(v, (r.uniform(1.9, 2.4), 1, 1)),
         "spacing_z_halved": lambda v, _m, r: _respaced(v, (r.uniform(0.4, 0.52), 1, 1)),
         "spacing_tiny": lambda v, _m, r: _respaced(v, (r.uniform(0.3, 0.5),) * 3),
         "constant": lambda v, _m, r: v.with_values(np.full(v.shape, r.integers(-1000, 100), np.int16)),
         "noise": lambda v, _m, r: v.with_values(r.normal(-300, 400, v.shape).astype(np.float32)),
-        "one_voxel_thick": lambda v, _m, r: Volume(v.hu[[r.integers(v.shape[0])]], v.spacing_mm, v.origin_mm),
+        "one_voxel_thick": lambda v, _m, r: Volume(v.voxels[[r.integers(v.shape[0])]], v.spacing_mm, v.origin_mm),
         "one_lung": _one_lung,
         "other_body_part": _below_the_lungs,
         "metal": _metal,
-        "slices_shuffled": lambda v, _m, r: v.with_values(v.hu[r.permutation(v.shape[0])]),
-        "inverted": lambda v, _m, _r: v.with_values((-900 - np.clip(v.hu, -1000, 400)).astype(np.int16)),
+        "slices_shuffled": lambda v, _m, r: v.with_values(v.voxels[r.permutation(v.shape[0])]),
+        "inverted": lambda v, _m, _r: v.with_values((-900 - np.clip(v.voxels, -1000, 400)).astype(np.int16)),
     }
 
 
 def _respaced(volume: Volume, factor: tuple[float, ...]) -> Volume:
     z, y, x = (s * f for s, f in zip(volume.spacing_mm, factor, strict=True))
-    return Volume(volume.hu, (z, y, x), volume.origin_mm)
+    return Volume(volume.voxels, (z, y, x), volume.origin_mm)
 
 
 def _one_lung(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
     """The field of view shows one side only."""
     middle = volume.shape[2] // 2 + int(rng.integers(-4, 5))
     if rng.random() < 0.5:
-        return Volume(volume.hu[:, :, :middle].copy(), volume.spacing_mm, volume.origin_mm)
+        return Volume(volume.voxels[:, :, :middle].copy(), volume.spacing_mm, volume.origin_mm)
     z, y, x = volume.origin_mm
-    return Volume(volume.hu[:, :, middle:].copy(), volume.spacing_mm, (z, y, x + middle * volume.spacing_mm[2]))
+    return Volume(volume.voxels[:, :, middle:].copy(), volume.spacing_mm, (z, y, x + middle * volume.spacing_mm[2]))
 
 
 def _below_the_lungs(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
     """Abdomen: the slices below the lungs' widest, mirrored on to make a length, lung air filled with tissue."""
     index = int(rng.integers(4, 12))
-    slab = volume.hu[:index].astype(np.float32)
-    mask = ndimage.binary_dilation(lungs.hu[:index], iterations=2)
+    slab = volume.voxels[:index].astype(np.float32)
+    mask = ndimage.binary_dilation(lungs.voxels[:index], iterations=2)
     slab[mask] = 50 + rng.normal(0, 20, int(mask.sum()))
     repeats = -(-80 // index)
     return Volume(np.concatenate([slab, slab[::-1]] * repeats)[:80].copy(), volume.spacing_mm, volume.origin_mm)
@@ -143,7 +143,7 @@ def _below_the_lungs(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
 
 def _metal(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
     """Streaks that bury the chest."""
-    out = volume.hu.astype(np.float32)
+    out = volume.voxels.astype(np.float32)
     rows, columns = np.indices(volume.shape[1:])
     for _ in range(6):
         y, x = rng.uniform(0.3, 0.7, 2) * volume.shape[1:]

@@ -94,7 +94,7 @@ def disturbed(volume: Volume, disturbance: Disturbance) -> Copy:
     origin = np.asarray(volume.origin_mm)
     offset = (back @ (origin - centre - shift) + centre - origin) / spacing
     values = ndimage.affine_transform(
-        volume.hu.astype(np.float32), matrix, offset, order=1, mode="constant", cval=float(AIR_HU)
+        volume.voxels.astype(np.float32), matrix, offset, order=1, mode="constant", cval=float(AIR_HU)
     )
     noise = np.random.default_rng(disturbance.seed).normal(0.0, 1.0, values.shape).astype(np.float32)
     return Copy(volume.with_values(values + np.float32(disturbance.noise_hu) * noise), linear, centre, shift)
@@ -155,7 +155,7 @@ def timed(volume: Volume, repeats: int = 5) -> dict[str, float]:
     detector, gaussian = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        ndimage.gaussian_filter(volume.hu, 1.6)
+        ndimage.gaussian_filter(volume.voxels, 1.6)
         between = time.perf_counter()
         detect_keypoints(volume, SETTINGS)
         gaussian.append(between - start)
@@ -214,7 +214,7 @@ def between_people(fixed: Volume, fixed_lungs: Volume, moving: Volume, moving_lu
     from popclust.settings import NormalizeSettings
 
     final = register_pair(prepare(fixed, 2.0, fixed_lungs), prepare(moving, 2.0, moving_lungs), NormalizeSettings())
-    points = fixed_lungs.index_to_mm(np.argwhere(fixed_lungs.hu)[::50])
+    points = fixed_lungs.index_to_mm(np.argwhere(fixed_lungs.voxels)[::50])
     target = final(points)
     u, _, vt = np.linalg.svd((target - target.mean(axis=0)).T @ (points - points.mean(axis=0)))
     rotation = (u * [1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
@@ -250,7 +250,7 @@ def curves(volume: Volume) -> dict[str, list[dict[str, float]]]:
     original = detect_keypoints(volume, SETTINGS)
     smoothed = []
     for sigma in (0.0, 1.0, 2.0, 3.0, 4.0):
-        values = ndimage.gaussian_filter(volume.hu, sigma / np.asarray(volume.spacing_mm))
+        values = ndimage.gaussian_filter(volume.voxels, sigma / np.asarray(volume.spacing_mm))
         copy = Copy(volume.with_values(values), np.eye(3), np.zeros(3), np.zeros(3))
         smoothed.append({"value": sigma, **asdict(returned(original, detect_keypoints(copy.volume, SETTINGS), copy))})
     out["softer kernel (sigma mm)"] = smoothed
@@ -262,7 +262,9 @@ def kernel_curve(sharp: Volume, soft: Volume) -> list[dict[str, float]]:
     identity = Copy(soft, np.eye(3), np.zeros(3), np.zeros(3))
     second, points = detect_keypoints(soft, SETTINGS), []
     for sigma in (0.0, 0.5, 1.0, 1.5, 2.0):
-        values = ndimage.gaussian_filter(sharp.hu.astype(np.float32), (0, *(sigma / np.asarray(sharp.spacing_mm[1:]))))
+        values = ndimage.gaussian_filter(
+            sharp.voxels.astype(np.float32), (0, *(sigma / np.asarray(sharp.spacing_mm[1:])))
+        )
         first = detect_keypoints(sharp.with_values(values), SETTINGS)
         points.append({"value": sigma, **asdict(returned(first, second, identity))})
     return points
@@ -291,7 +293,7 @@ def plot(report: dict[str, list[dict[str, float]]], path: Path) -> None:
 def read(path: str, *, mask: bool = False) -> Volume:
     """A volume file on its own grid; a mask is True where not zero."""
     volume = read_volume_file(path)
-    return volume.with_values(volume.hu > 0) if mask else volume
+    return volume.with_values(volume.voxels > 0) if mask else volume
 
 
 def at_spacing(volume: Volume) -> Volume:
@@ -299,7 +301,7 @@ def at_spacing(volume: Volume) -> Volume:
     if np.allclose(volume.spacing_mm, SETTINGS.spacing_mm):
         return volume
     grid = resample(volume, SETTINGS.spacing_mm)
-    return grid.with_values(np.rint(grid.hu).astype(np.int16))
+    return grid.with_values(np.rint(grid.voxels).astype(np.int16))
 
 
 def arguments() -> argparse.Namespace:

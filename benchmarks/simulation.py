@@ -33,7 +33,7 @@ def drawn(plan: VolumePlan, *, pure: bool) -> tuple[Volume, Volume]:
     diseases = plan.diseases[:1] if pure else plan.diseases
     out = render(plan.body, plan.lungs, diseases, plan.exposure)
     grid = plan.exposure.grid
-    hu = Volume(np.maximum(out.hu, -1024).astype(np.float32), grid.spacing_mm, grid.origin_mm)
+    hu = Volume(np.maximum(out.voxels, -1024).astype(np.float32), grid.spacing_mm, grid.origin_mm)
     return hu, hu.with_values(out.lung)
 
 
@@ -77,7 +77,7 @@ def separability(n_volumes: int, seed: int) -> dict[str, float]:
         samples = sample_haralick(hu, lung, chosen)
         features.append(samples.features)
         places.append(Person(plan.body).to_atlas(samples.positions_mm))
-        histograms.append(np.histogram(hu.hu[lung.hu], np.linspace(-1024, 200, 50))[0] / lung.hu.sum())
+        histograms.append(np.histogram(hu.voxels[lung.voxels], np.linspace(-1024, 200, 50))[0] / lung.voxels.sum())
     x, place = np.concatenate(features), np.concatenate(places)
     # Texture and place get the same summed variance.
     place = (place - place.mean(axis=0)) / np.sqrt(place.var(axis=0).sum()) * np.sqrt(x.shape[1])

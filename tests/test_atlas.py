@@ -52,7 +52,7 @@ def organs(shift, scale):
     """The heart (1) and the spine (2) of `chest`."""
     volume = chest(tuple(shift), scale)
     labels = np.zeros(volume.shape, np.int16)
-    labels[volume.hu == 50], labels[volume.hu == 400] = 1, 2
+    labels[volume.voxels == 50], labels[volume.voxels == 400] = 1, 2
     return volume.with_values(labels)
 
 
@@ -87,8 +87,8 @@ def test_saving_and_loading_changes_nothing(built, tmp_path):
     points = np.random.default_rng(0).uniform(-50, 50, (20, 3))
     for a, b in zip(built.atlas.templates, again.templates, strict=True):
         assert a.template_id == b.template_id and dict(a.landmarks) == dict(b.landmarks)
-        np.testing.assert_array_equal(a.prepared.image.hu, b.prepared.image.hu)
-        np.testing.assert_array_equal(a.prepared.lungs.hu, b.prepared.lungs.hu)
+        np.testing.assert_array_equal(a.prepared.image.voxels, b.prepared.image.voxels)
+        np.testing.assert_array_equal(a.prepared.lungs.voxels, b.prepared.lungs.voxels)
         np.testing.assert_array_equal(a.from_atlas(points), b.from_atlas(points))
         assert a.prepared.field_of_view_mm == b.prepared.field_of_view_mm
     assert pd.read_parquet(tmp_path / "atlas" / "templates.parquet")["template_id"].tolist() == ["t1"]
@@ -112,7 +112,7 @@ def test_a_template_over_the_limits_is_refused_unless_approved():
 
 
 def test_a_template_without_lungs_is_refused_and_the_rest_goes_on():
-    empty = chest().with_values(np.where(chest().hu < -500, 40, chest().hu).astype(np.int16))
+    empty = chest().with_values(np.where(chest().voxels < -500, 40, chest().voxels).astype(np.int16))
     result = build_atlas(AtlasInput("ref", chest()), [AtlasInput("blank", empty)], SETTINGS, FAST)
     assert list(result.table["reasons"][0]) == ["no_lung"]
     assert not result.table["used"][0]
@@ -137,7 +137,7 @@ def test_a_volume_is_normalized_both_ways_and_stored_in_equal_bytes(built, tmp_p
     corners = np.array([(-120, -100, -140), (120, 100, 140)]) / 0.95
     assert np.abs(np.stack([low, high]) - corners).max() < 25
     lungs = built.atlas.reference.lungs
-    points = lungs.index_to_mm(np.argwhere(lungs.hu)[::20])
+    points = lungs.index_to_mm(np.argwhere(lungs.voxels)[::20])
     truth = points * 0.95 + (-10, 6, 4)
     assert np.linalg.norm(result.to_volume(points) - truth, axis=1).mean() < 4
     assert np.linalg.norm(result.to_atlas(result.to_volume(points)) - points, axis=1).mean() < 0.5
@@ -147,7 +147,7 @@ def test_a_volume_is_normalized_both_ways_and_stored_in_equal_bytes(built, tmp_p
     assert files
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
     again = Normalized.load(zarr.open_group(str(tmp_path / "a"), mode="r"))
-    np.testing.assert_array_equal(again.lung.hu, result.lung.hu)
+    np.testing.assert_array_equal(again.lung.voxels, result.lung.voxels)
     np.testing.assert_array_equal(again.to_atlas(points), result.to_atlas(points))
     np.testing.assert_array_equal(again.rotation_to_atlas, result.rotation_to_atlas)
     assert dict(again.quality) == dict(result.quality)
@@ -160,7 +160,7 @@ def test_given_transforms_take_the_place_of_registration(built):
     given = normalized_from_given(volume, built.atlas, registered.to_volume, registered.to_atlas, FAST)
     assert given.template_id == "given"
     assert given.quality["accepted"]
-    np.testing.assert_array_equal(given.lung.hu, registered.lung.hu)
+    np.testing.assert_array_equal(given.lung.voxels, registered.lung.voxels)
     assert given.quality["lung_dice"] == registered.quality["lung_dice"]
 
 
@@ -285,4 +285,4 @@ def test_shape_does_not_depend_on_where_the_patient_lies():
 
 def test_half_a_chest_is_not_whole():
     whole = chest()
-    assert not lung_shape(type(whole)(whole.hu[:30], whole.spacing_mm, whole.origin_mm)).is_whole
+    assert not lung_shape(type(whole)(whole.voxels[:30], whole.spacing_mm, whole.origin_mm)).is_whole

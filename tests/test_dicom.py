@@ -40,8 +40,8 @@ def test_slices_are_sorted_by_position_not_by_number(tmp_path: Path) -> None:
 
     save(series_datasets(hu), tmp_path, edit=shuffle)
     volume = volume_of(tmp_path)
-    np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(volume.voxels, hu)
+    assert volume.voxels.dtype == np.int16
     assert volume.spacing_mm == pytest.approx((3.0, 0.7, 0.7))
     assert volume.origin_mm == (30.0, -20.0, -10.0)
 
@@ -49,7 +49,7 @@ def test_slices_are_sorted_by_position_not_by_number(tmp_path: Path) -> None:
 def test_series_from_head_to_foot_is_turned_round(tmp_path: Path) -> None:
     hu = numbered((5, 4, 6))
     save(reversed(series_datasets(hu)), tmp_path)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 SIGNED_AXES = [
@@ -66,13 +66,13 @@ def test_every_voxel_keeps_its_patient_position(orientation: tuple[float, ...], 
     datasets = series_datasets(hu, orientation=orientation, pixel_spacing_mm=(0.8, 0.5), distance_mm=2.0)
     save(datasets, tmp_path)
     volume = volume_of(tmp_path)
-    assert volume.hu.size == hu.size
+    assert volume.voxels.size == hu.size
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     for k, r, c in np.ndindex(hu.shape):
         xyz = np.array(datasets[k].ImagePositionPatient, dtype=float) + row * 0.5 * c + column * 0.8 * r
         index = volume.mm_to_index(xyz[::-1])
         np.testing.assert_allclose(index, np.rint(index), atol=1e-9)
-        assert volume.hu[tuple(np.rint(index).astype(int))] == hu[k, r, c]
+        assert volume.voxels[tuple(np.rint(index).astype(int))] == hu[k, r, c]
 
 
 @given(angles=st.tuples(*[st.floats(-0.6, 0.6)] * 3))
@@ -97,9 +97,9 @@ def test_oblique_series_is_resampled_in_place(angles: tuple[float, float, float]
     index = (there - origin) @ rotation / [2.0, 2.0, 3.0]
     inside = ((index > 0.01) & (index < np.array([13, 11, 9]) - 0.01)).all(axis=1)
     assert inside.sum() > 200
-    np.testing.assert_allclose(volume.hu.ravel()[inside], there[inside] @ slope, atol=1.01)
+    np.testing.assert_allclose(volume.voxels.ravel()[inside], there[inside] @ slope, atol=1.01)
     outside = ((index < -1.01) | (index > np.array([14.01, 12.01, 10.01]))).any(axis=1)
-    assert (volume.hu.ravel()[outside] == -1024).all()
+    assert (volume.voxels.ravel()[outside] == -1024).all()
 
 
 def test_small_departures_from_a_regular_distance_are_fine(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_small_departures_from_a_regular_distance_are_fine(tmp_path: Path) -> No
 
     hu = numbered((6, 4, 4))
     save(series_datasets(hu), tmp_path, edit=jitter)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 @pytest.mark.parametrize("missing", [1, 4, 8])
@@ -144,7 +144,7 @@ def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
         set_pixels(ds, np.ceil((hu[index] - intercept) / slope).astype(np.int16))
 
     save(series_datasets(hu), tmp_path, edit=rescale)
-    np.testing.assert_allclose(volume_of(tmp_path).hu, hu, atol=0.5)
+    np.testing.assert_allclose(volume_of(tmp_path).voxels, hu, atol=0.5)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_padding_becomes_air(dtype, in_pixels, vr, in_header, limit, tmp_path: P
 
     save(series_datasets(hu), tmp_path, edit=pad)
     volume = volume_of(tmp_path)
-    assert (volume.hu[:, :2] == -1024).all()
-    assert (volume.hu[:, 2:] == 30).all()
+    assert (volume.voxels[:, :2] == -1024).all()
+    assert (volume.voxels[:, 2:] == 30).all()
 
 
 def test_monochrome1_is_only_a_manner_of_display(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_monochrome1_is_only_a_manner_of_display(tmp_path: Path) -> None:
 
     hu = numbered((3, 4, 4))
     save(series_datasets(hu), tmp_path, edit=invert)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 def test_enhanced_multi_frame(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_enhanced_multi_frame(tmp_path: Path) -> None:
     save([enhanced_dataset(hu[[2, 0, 3, 1]], positions)], tmp_path)
     result = ingested(tmp_path)
     assert result.volume is not None
-    np.testing.assert_array_equal(result.volume.hu, hu)
+    np.testing.assert_array_equal(result.volume.voxels, hu)
     assert (result.record.kernel, result.record.slice_thickness_mm, result.record.slice_distance_mm) == ("LUNG", 2.5, 2)
 
 
@@ -281,7 +281,7 @@ def test_files_without_preamble(syntax: str, tmp_path: Path) -> None:
         content = path.read_bytes()
         # The dataset alone, from ImageType on: no preamble, no group 0002.
         path.write_bytes(content[content.index(b"\x08\x00\x08\x00") :])
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 def test_enhanced_files_of_one_frame_each(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_enhanced_files_of_one_frame_each(tmp_path: Path) -> None:
     for index, ds in enumerate(files):
         ds.SOPInstanceUID = uid(1, 9, 20 + index)
     save(files, tmp_path)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 def test_placeholder_dates(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_lung_pet_ct(kernel: str, sharp: bool, extracted, data_path) -> None:
     path = str(data_path(f"ct/lungdx_a0002_{kernel}.nii.gz"))
     (halved,) = ingest(Path(path))
     assert halved.volume is not None
-    mean = series.volume.hu.reshape(30, 256, 2, 256, 2).mean(axis=(2, 4))
-    np.testing.assert_allclose(halved.volume.hu, mean, atol=1)
+    mean = series.volume.voxels.reshape(30, 256, 2, 256, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(halved.volume.voxels, mean, atol=1)
     np.testing.assert_allclose(
         np.array(halved.volume.origin_mm) - series.volume.origin_mm,
         [0, series.volume.spacing_mm[1] / 2, series.volume.spacing_mm[2] / 2],
@@ -71,7 +71,7 @@ def test_copd_gene(extracted, data_path) -> None:
     (same,) = ingest(data_path("ct/cip_ct64.nii.gz"))
     assert series.volume is not None
     assert same.volume is not None
-    np.testing.assert_array_equal(series.volume.hu, same.volume.hu)
+    np.testing.assert_array_equal(series.volume.voxels, same.volume.voxels)
     np.testing.assert_allclose(series.volume.origin_mm, same.volume.origin_mm, atol=1e-3)
     assert series.record.content_hash == same.record.content_hash
 

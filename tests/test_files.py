@@ -41,8 +41,8 @@ def test_formats(name: str, tmp_path: Path) -> None:
     write(hu, tmp_path / name)
     result = ingested(tmp_path)
     assert result.volume is not None
-    np.testing.assert_array_equal(result.volume.hu, hu)
-    assert result.volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(result.volume.voxels, hu)
+    assert result.volume.voxels.dtype == np.int16
     assert result.volume.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
     assert result.volume.origin_mm == pytest.approx((30.0, 20.0, -10.0))
     record = result.record
@@ -62,7 +62,7 @@ def test_turned_axes(name: str, tmp_path: Path) -> None:
     for k, j, i in np.ndindex(hu.shape):
         xyz = np.array([-10.0, 20.0, 30.0]) + direction @ (np.array([i, j, k]) * [0.7, 0.8, 2.5])
         index = np.rint(volume.mm_to_index(xyz[::-1])).astype(int)
-        assert volume.hu[tuple(index)] == hu[k, j, i]
+        assert volume.voxels[tuple(index)] == hu[k, j, i]
 
 
 def test_floats_are_rounded_and_clipped_and_holes_are_air(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_floats_are_rounded_and_clipped_and_holes_are_air(tmp_path: Path) -> Non
     write(values, tmp_path / "ct.nii.gz")
     volume = ingested(tmp_path).volume
     assert volume is not None
-    assert volume.hu.dtype == np.int16
-    assert volume.hu[0, :2].tolist() == [[-1024] * 4, [2, -2, 32767, -1024]]
+    assert volume.voxels.dtype == np.int16
+    assert volume.voxels[0, :2].tolist() == [[-1024] * 4, [2, -2, 32767, -1024]]
 
 
 def test_time_series(tmp_path: Path) -> None:

@@ -171,9 +171,9 @@ def test_samples_lie_on_the_grid_inside_the_lung():
     assert samples.features.dtype == np.float32
     assert samples.features.shape == (len(samples.positions_mm), 13)
     assert np.isfinite(samples.features).all()
-    assert lung.hu[tuple(index.T)].all()
+    assert lung.voxels[tuple(index.T)].all()
     assert ((index - np.array(volume.shape) // 2) % 3 == 0).all()
-    assert len(index) == grid_points(lung.hu, 3).shape[0]
+    assert len(index) == grid_points(lung.voxels, 3).shape[0]
 
 
 def test_window_and_step_are_lengths():
@@ -199,8 +199,8 @@ def test_the_texture_of_one_anatomy_hardly_depends_on_the_spacing_it_was_stored_
 
 def test_a_mask_on_another_grid_finds_the_same_points():
     volume, lung = chest()
-    finer = Volume(np.repeat(np.repeat(np.repeat(lung.hu, 2, 0), 2, 1), 2, 2), (1.0,) * 3, (9.5, -20.5, 29.5))
-    cropped = Volume(lung.hu[8:, 9:, 10:], lung.spacing_mm, (26.0, -2.0, 50.0))
+    finer = Volume(np.repeat(np.repeat(np.repeat(lung.voxels, 2, 0), 2, 1), 2, 2), (1.0,) * 3, (9.5, -20.5, 29.5))
+    cropped = Volume(lung.voxels[8:, 9:, 10:], lung.spacing_mm, (26.0, -2.0, 50.0))
     wanted = sample_haralick(volume, lung, HaralickSettings())
     for other in (finer, cropped):
         found = sample_haralick(volume, other, HaralickSettings())
@@ -219,7 +219,7 @@ def test_a_mask_beyond_the_volume_is_cut_off():
 def test_the_type_of_the_voxels_does_not_matter(dtype):
     volume, lung = chest()
     wanted = sample_haralick(volume, lung, HaralickSettings())
-    found = sample_haralick(volume.with_values(volume.hu.astype(dtype)), lung, HaralickSettings())
+    found = sample_haralick(volume.with_values(volume.voxels.astype(dtype)), lung, HaralickSettings())
     assert np.array_equal(found.features, wanted.features)
 
 
@@ -229,13 +229,15 @@ def test_binning():
     assert grey_levels(hu, everywhere, HaralickSettings()).ravel().tolist() == [0, 0, 0, 1, 15, 15, 15]
     volume, lung = chest()
     equalized = replace(HaralickSettings(), binning="equalized", n_levels=8)
-    share = np.bincount(grey_levels(volume.hu, lung.hu, equalized)[lung.hu], minlength=8) / lung.hu.sum()
+    share = (
+        np.bincount(grey_levels(volume.voxels, lung.voxels, equalized)[lung.voxels], minlength=8) / lung.voxels.sum()
+    )
     assert share == pytest.approx(np.full(8, 1 / 8), abs=0.02)
 
 
 def test_masked_windows_see_the_lung_alone():
     volume, lung = chest()
-    changed = volume.with_values(np.where(lung.hu, volume.hu, 300).astype(np.int16))
+    changed = volume.with_values(np.where(lung.voxels, volume.voxels, 300).astype(np.int16))
     masked = replace(HaralickSettings(), masked=True)
     before, after = (sample_haralick(v, lung, masked).features for v in (volume, changed))
     assert np.array_equal(before, after)
@@ -246,7 +248,7 @@ def test_masked_windows_see_the_lung_alone():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_voxels_that_are_not_numbers_refuse_the_volume(value):
     volume, lung = chest()
-    hu = volume.hu.astype(np.float32)
+    hu = volume.voxels.astype(np.float32)
     hu[20, 20, 20] = value
     with pytest.raises(VolumeError, match="not finite"):
         sample_haralick(volume.with_values(hu), lung, HaralickSettings())
@@ -254,8 +256,8 @@ def test_voxels_that_are_not_numbers_refuse_the_volume(value):
 
 def test_no_lung_refuses_the_volume():
     volume, lung = chest()
-    elsewhere = Volume(lung.hu, lung.spacing_mm, (1e4, 1e4, 1e4))
-    for mask in (lung.with_values(np.zeros_like(lung.hu)), elsewhere):
+    elsewhere = Volume(lung.voxels, lung.spacing_mm, (1e4, 1e4, 1e4))
+    for mask in (lung.with_values(np.zeros_like(lung.voxels)), elsewhere):
         with pytest.raises(VolumeError, match="no sampling point lies in the lung") as raised:
             sample_haralick(volume, mask, HaralickSettings())
         assert raised.value.code == "no_lung"
@@ -264,7 +266,7 @@ def test_no_lung_refuses_the_volume():
 def test_a_mask_of_numbers_is_refused():
     volume, lung = chest()
     with pytest.raises(ValueError, match="lung: must be bool"):
-        sample_haralick(volume, lung.with_values(lung.hu.astype(np.uint8)), HaralickSettings())
+        sample_haralick(volume, lung.with_values(lung.voxels.astype(np.uint8)), HaralickSettings())
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def blocks(n: int) -> np.ndarray:
 def test_a_map_of_lungs_alone_is_all_lung_and_stays_in_place(tmp_path):
     path = write(tmp_path / "m.nii.gz", blocks(2))
     lungs = read_lung_mask(path, ())
-    np.testing.assert_array_equal(lungs.hu, blocks(2) > 0)
+    np.testing.assert_array_equal(lungs.voxels, blocks(2) > 0)
     assert lungs.spacing_mm == (2.0, 1.0, 1.0)
     np.testing.assert_allclose(lungs.origin_mm, (-5.0, 3.0, 7.0))
-    np.testing.assert_array_equal(read_volume_file(path).hu, blocks(2))
+    np.testing.assert_array_equal(read_volume_file(path).voxels, blocks(2))
 
 
 def test_in_a_map_of_many_organs_the_lungs_have_to_be_named(tmp_path):
@@ -54,7 +54,7 @@ def test_in_a_map_of_many_organs_the_lungs_have_to_be_named(tmp_path):
     with pytest.raises(VolumeError, match=r"lung_labels") as caught:
         read_lung_mask(path, ())
     assert caught.value.code == "bad_mask"
-    np.testing.assert_array_equal(read_lung_mask(path, (10, 11)).hu, np.isin(blocks(20), (10, 11)))
+    np.testing.assert_array_equal(read_lung_mask(path, (10, 11)).voxels, np.isin(blocks(20), (10, 11)))
     with pytest.raises(VolumeError, match="no lung"):
         read_lung_mask(path, (99,))
 
@@ -66,7 +66,7 @@ def test_one_file_per_structure(tmp_path):
     write(tmp_path / "s" / "lung_upper_lobe_right.nii.gz", right)
     for other in ("heart", "lung_trachea_bronchia"):
         write(tmp_path / "s" / f"{other}.nii.gz", np.ones((8, 6, 6)))
-    np.testing.assert_array_equal(read_lung_mask(tmp_path / "s", ()).hu, (left + right) > 0)
+    np.testing.assert_array_equal(read_lung_mask(tmp_path / "s", ()).voxels, (left + right) > 0)
     write(tmp_path / "s" / "lung_lower_lobe_left.nii.gz", np.ones((9, 6, 6)))
     with pytest.raises(VolumeError, match="different grids"):
         read_lung_mask(tmp_path / "s", ())
@@ -80,8 +80,8 @@ def test_masks_are_found_by_series_and_take_the_place_of_segmentation(finished: 
     series = source_of_volumes(study).set_index("volume_id")["series_instance_uid"]
     first, second = sorted(finished.parts["normalize"])[:2]
     whole = segment_lungs(read_volume(study, first))
-    right: Volume = whole.with_values(whole.hu & (np.arange(whole.shape[2]) < whole.shape[2] // 2))
-    write(folder / f"{series[first]}.nii.gz", right.hu, right.spacing_mm, right.origin_mm)
+    right: Volume = whole.with_values(whole.voxels & (np.arange(whole.shape[2]) < whole.shape[2] // 2))
+    write(folder / f"{series[first]}.nii.gz", right.voxels, right.spacing_mm, right.origin_mm)
     fast = NormalizeSettings(n_resolutions=1, n_iterations=5, n_samples=200, grid_spacing_mm=60, edge_weight=0)
     settings = dataclasses.replace(study.settings, masks=MaskSettings(str(folder)), normalize=fast)
     study = dataclasses.replace(study, settings=settings)

@@ -42,10 +42,10 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 def test_agrees_with_masks_that_were_looked_at(ct: str, mask: str, least: float, data_path) -> None:
     volume = read(data_path(f"ct/{ct}"))
     found = segment_lungs(volume)
-    assert found.hu.dtype == bool
+    assert found.voxels.dtype == bool
     assert (found.spacing_mm, found.origin_mm) == (volume.spacing_mm, volume.origin_mm)
-    wanted = read(data_path(f"masks/{mask}")).hu > 0
-    assert dice(found.hu, wanted) >= least
+    wanted = read(data_path(f"masks/{mask}")).voxels > 0
+    assert dice(found.voxels, wanted) >= least
 
 
 def test_coarse_mask_covers_the_same_lungs(data_path) -> None:
@@ -53,7 +53,7 @@ def test_coarse_mask_covers_the_same_lungs(data_path) -> None:
     fine, coarse = segment_lungs(volume), segment_lungs(volume, spacing_mm=3.0)
     assert coarse.spacing_mm == pytest.approx((2.5, 2.8125, 2.8125))
     assert lung_volume_ml(coarse) == pytest.approx(lung_volume_ml(fine), rel=0.03)
-    centres = [m.index_to_mm(np.argwhere(m.hu)).mean(axis=0) for m in (fine, coarse)]
+    centres = [m.index_to_mm(np.argwhere(m.voxels)).mean(axis=0) for m in (fine, coarse)]
     np.testing.assert_allclose(centres[0], centres[1], atol=0.5)
 
 
@@ -70,18 +70,18 @@ FRAGMENTS = {
 def test_fragments(name: str, data_path) -> None:
     """What the field of view cuts off changes nothing in the rest."""
     volume = read(data_path("ct/lidc0001.nii.gz"))
-    whole = segment_lungs(volume).hu
-    part = Volume(volume.hu[FRAGMENTS[name]].copy(), volume.spacing_mm)
-    assert dice(segment_lungs(part).hu, whole[FRAGMENTS[name]]) > 0.97
+    whole = segment_lungs(volume).voxels
+    part = Volume(volume.voxels[FRAGMENTS[name]].copy(), volume.spacing_mm)
+    assert dice(segment_lungs(part).voxels, whole[FRAGMENTS[name]]) > 0.97
 
 
 @pytest.mark.parametrize("lying", [slice(0, 18), slice(0, 8)])
 def test_abdomen_below_the_lungs(lying: slice, data_path) -> None:
     """Slices of lidc0001 with gas in stomach and bowel, and no lung."""
     volume = read(data_path("ct/lidc0001.nii.gz"))
-    wanted = read(data_path("masks/lidc0001_lungs.nii.gz")).hu[lying] > 0
+    wanted = read(data_path("masks/lidc0001_lungs.nii.gz")).voxels[lying] > 0
     assert wanted.sum() == 0
-    assert not segment_lungs(Volume(volume.hu[lying].copy(), volume.spacing_mm)).hu.any()
+    assert not segment_lungs(Volume(volume.voxels[lying].copy(), volume.spacing_mm)).voxels.any()
 
 
 @given(
@@ -93,7 +93,7 @@ def test_abdomen_below_the_lungs(lying: slice, data_path) -> None:
 def test_constant_image_shows_no_lung(value: int, shape: tuple[int, int, int], spacing: float) -> None:
     volume = Volume(np.full(shape, value, dtype=np.int16), (spacing,) * 3)
     for mask in (segment_lungs(volume), segment_lungs(volume, spacing_mm=3.0)):
-        assert not mask.hu.any()
+        assert not mask.voxels.any()
         assert lung_volume_ml(mask) == 0.0
 
 
@@ -127,7 +127,7 @@ def thorax(spacing_mm: float) -> tuple[Volume, NDArray[np.bool_], NDArray[np.boo
 @pytest.mark.parametrize("spacing_mm", [2.0, 3.0, 4.2])
 def test_phantom(spacing_mm: float) -> None:
     volume, lungs, other_air = thorax(spacing_mm)
-    found = segment_lungs(volume).hu
+    found = segment_lungs(volume).voxels
     assert dice(found, lungs) > 0.97
     assert (found & other_air).sum() < 0.02 * other_air.sum()
 
@@ -135,11 +135,11 @@ def test_phantom(spacing_mm: float) -> None:
 def test_one_lung_filled_with_fluid() -> None:
     volume, lungs, _ = thorax(3.0)
     middle = volume.shape[2] // 2
-    hu = volume.hu.copy()
+    hu = volume.voxels.copy()
     hu[..., :middle][lungs[..., :middle]] = 10
     wanted = lungs.copy()
     wanted[..., :middle] = False
-    assert dice(segment_lungs(volume.with_values(hu)).hu, wanted) > 0.97
+    assert dice(segment_lungs(volume.with_values(hu)).voxels, wanted) > 0.97
 
 
 def test_volume_of_a_mask() -> None:

@@ -35,19 +35,19 @@ def test_what_is_written_is_read(hu, spacing, origin, tmp_path_factory) -> None:
     store = tmp_path_factory.mktemp("zarr") / "v.ome.zarr"
     write_ome_zarr(store, Volume(hu, spacing, origin))
     volume = read_ome_zarr(store)
-    np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(volume.voxels, hu)
+    assert volume.voxels.dtype == np.int16
     assert (volume.spacing_mm, volume.origin_mm) == (spacing, origin)
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_masks_and_urls(scheme: str, tmp_path: Path) -> None:
-    mask = some_volume().with_values(some_volume().hu > -500)
+    mask = some_volume().with_values(some_volume().voxels > -500)
     url = f"{scheme}://{tmp_path}/mask.ome.zarr"
     write_ome_zarr(url, mask, {"volume_id": "v1"})
     volume = read_ome_zarr(url)
-    assert volume.hu.dtype == bool
-    np.testing.assert_array_equal(volume.hu, mask.hu)
+    assert volume.voxels.dtype == bool
+    np.testing.assert_array_equal(volume.voxels, mask.voxels)
     assert read_attributes(url) == {"volume_id": "v1"}
 
 
@@ -97,8 +97,8 @@ def test_one_shard_of_small_compressed_chunks(tmp_path: Path) -> None:
     array = zarr.open_group(tmp_path / "v", mode="r")["0"]
     assert isinstance(array, zarr.Array)
     assert (array.chunks, array.shards) == ((64, 64, 64), (128, 128, 192))
-    np.testing.assert_array_equal(array[64:66, :3, 129], some_volume().hu[64:66, :3, 129])
-    assert (tmp_path / "v" / "0" / "c" / "0" / "0" / "0").stat().st_size < some_volume().hu.nbytes
+    np.testing.assert_array_equal(array[64:66, :3, 129], some_volume().voxels[64:66, :3, 129])
+    assert (tmp_path / "v" / "0" / "c" / "0" / "0" / "0").stat().st_size < some_volume().voxels.nbytes
 
 
 def test_other_voxels_are_refused(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_features_lie_in_the_atlas(finished: Flow):
     volume_id = next(iter(study.markers("extract")))
     group = study.open_group("features", f"{volume_id}.zarr")
     lungs = Atlas.load(study.path("atlas")).reference.lungs
-    low, high = np.percentile(lungs.index_to_mm(np.argwhere(lungs.hu)), [0, 100], axis=0)
+    low, high = np.percentile(lungs.index_to_mm(np.argwhere(lungs.voxels)), [0, 100], axis=0)
     positions = np.asarray(group["haralick_position_mm"][...])
     assert np.isfinite(np.asarray(group["haralick"][...])).all()
     assert len(positions) == group["haralick"].shape[0]

@@ -130,18 +130,18 @@ def atlas():
 
 
 def _stretched(volume: Volume, factor: float) -> Volume:
-    return Volume(volume.hu, (factor * volume.spacing_mm[0], *volume.spacing_mm[1:]), volume.origin_mm)
+    return Volume(volume.voxels, (factor * volume.spacing_mm[0], *volume.spacing_mm[1:]), volume.origin_mm)
 
 
 @pytest.mark.parametrize(
     "volume",
     [
         Volume(np.zeros((50, 50, 50), np.int16), (4.0,) * 3),
-        Volume(chest().hu[30:31], (4.0,) * 3),
+        Volume(chest().voxels[30:31], (4.0,) * 3),
         _stretched(chest(), 2.2),
-        chest().with_values(chest().hu[:, ::-1].copy()),
+        chest().with_values(chest().voxels[:, ::-1].copy()),
         chest().with_values(np.random.default_rng(0).normal(-300, 400, chest().shape).astype(np.float32)),
-        Volume(chest().hu[:, :, : chest().shape[2] // 2].copy(), chest().spacing_mm, chest().origin_mm),
+        Volume(chest().voxels[:, :, : chest().shape[2] // 2].copy(), chest().spacing_mm, chest().origin_mm),
     ],
     ids=["constant", "one_slice", "wrong_spacing", "face_down", "noise", "one_lung"],
 )

@@ -157,7 +157,7 @@ def test_field_over_a_box_covers_it_and_follows_the_map():
 
 def test_a_known_map_between_two_chests_is_found(fixed, moving):
     chain = register_pair(fixed, moving, FAST)
-    points = fixed.lungs.index_to_mm(np.argwhere(fixed.lungs.hu))
+    points = fixed.lungs.index_to_mm(np.argwhere(fixed.lungs.voxels))
     error = np.linalg.norm(chain(points) - (points * 1.06 + (12, -8, 10)), axis=1)
     assert error.mean() < 3.0
 
@@ -182,7 +182,7 @@ def digest(fixed, moving) -> str:
 @pytest.mark.parametrize("low", [0, 12, 26])
 def test_a_fragment_is_placed_where_it_was_cut(fixed, low):
     whole = chest()
-    cut = whole.hu[14 + low // 2 : 34 + low // 2]
+    cut = whole.voxels[14 + low // 2 : 34 + low // 2]
     part = prepare(Volume(cut, whole.spacing_mm, (50.0, 20.0, -30.0)), 4.0)
     start = search_start(part, fixed)
     z = whole.origin_mm[0] + (14 + low // 2) * 4.0
@@ -204,7 +204,7 @@ def test_a_lost_optimiser_does_not_have_the_last_word(fixed, moving):
     far = AffineMap.translation([0, 0, 140])
     near = AffineMap.translation([-12, 8, -10])
     found = register_affine(moving, fixed, [far, near], FAST)
-    points = moving.lungs.index_to_mm(np.argwhere(moving.lungs.hu))
+    points = moving.lungs.index_to_mm(np.argwhere(moving.lungs.voxels))
     assert np.linalg.norm(found(points) - (points - (12, -8, 10)) / 1.06, axis=1).mean() < 4.0
 
 
@@ -219,18 +219,18 @@ def test_stretch_is_taken_back_around_a_point():
 
 def test_only_what_lies_far_from_the_ends_of_the_field_of_view_is_far():
     whole = chest()
-    part = prepare(Volume(whole.hu[30:], whole.spacing_mm, (0.0, -98.0, -138.0)), 4.0)
+    part = prepare(Volume(whole.voxels[30:], whole.spacing_mm, (0.0, -98.0, -138.0)), 4.0)
     z = 4.0 * np.arange(part.image.shape[0])
-    assert part.far_from_ends(16.0).hu.any(axis=(1, 2)).tolist() == ((z >= 16) & (z <= 116 - 16)).tolist()
-    assert part.far_from_ends(0.0).hu.all()
+    assert part.far_from_ends(16.0).voxels.any(axis=(1, 2)).tolist() == ((z >= 16) & (z <= 116 - 16)).tolist()
+    assert part.far_from_ends(0.0).voxels.all()
 
 
 def test_a_cut_off_lung_is_registered_where_it_was_cut(fixed):
     """An affine start that squeezes what is left does not last."""
     whole = chest()
-    part = prepare(Volume(whole.hu[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
+    part = prepare(Volume(whole.voxels[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
     shift = np.array([12 * 4.0, 0.0, 0.0])
-    points = part.lungs.index_to_mm(np.argwhere(part.lungs.hu))
+    points = part.lungs.index_to_mm(np.argwhere(part.lungs.voxels))
     squeezed = AffineMap(np.diag([0.7, 1.0, 1.0]), np.zeros(3))
     squeezed = AffineMap(squeezed.matrix, points.mean(axis=0) + shift - squeezed(points.mean(axis=0)))
     settings = replace(FAST, edge_weight=10.0, n_iterations=100)
@@ -241,7 +241,7 @@ def test_a_cut_off_lung_is_registered_where_it_was_cut(fixed):
 
 def test_vessels_take_part_in_the_coarse_levels_of_cut_off_lungs_alone(fixed):
     whole = chest()
-    part = prepare(Volume(whole.hu[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
+    part = prepare(Volume(whole.voxels[12:34], whole.spacing_mm, whole.origin_mm), 4.0)
     start, five_levels = AffineMap.translation([48.0, 0, 0]), replace(FAST, n_resolutions=5)
     cut, uncut = (_channels(v, fixed, s, five_levels, with_points=False) for v, s in ((part, start), (fixed, start)))
     assert [c.metric for c in cut if c.mask is part.lungs] == ["AdvancedNormalizedCorrelation"]
@@ -253,9 +253,9 @@ def test_vessels_take_part_in_the_coarse_levels_of_cut_off_lungs_alone(fixed):
 
 def test_a_fragment_thinner_than_its_two_unknown_ends_is_registered(fixed):
     whole = chest()
-    part = prepare(Volume(whole.hu[20:31], whole.spacing_mm, whole.origin_mm), 4.0)
-    points, shift = part.lungs.index_to_mm(np.argwhere(part.lungs.hu)), np.array([80.0, 0.0, 0.0])
-    assert not part.far_from_ends(24.0).hu.any()
+    part = prepare(Volume(whole.voxels[20:31], whole.spacing_mm, whole.origin_mm), 4.0)
+    points, shift = part.lungs.index_to_mm(np.argwhere(part.lungs.voxels)), np.array([80.0, 0.0, 0.0])
+    assert not part.far_from_ends(24.0).voxels.any()
     found = register_nonlinear(part, fixed, AffineMap.translation(shift + 6.0), replace(FAST, edge_weight=10.0))
     assert np.linalg.norm(found(points) - points - shift, axis=1).mean() < 6.0
 
@@ -271,7 +271,7 @@ def test_the_inverse_field_leads_back(fixed):
 
 
 def test_cut_lungs_are_told_from_whole_ones():
-    lungs = prepare(chest(), 4.0).lungs.hu
+    lungs = prepare(chest(), 4.0).lungs.voxels
     assert not is_cut_off(lungs)
     assert is_cut_off(lungs[: lungs.shape[0] // 2])
 
@@ -280,7 +280,7 @@ def test_cut_lungs_are_told_from_whole_ones():
     ("volume", "code"),
     [
         (Volume(np.zeros((60, 60, 60), np.int16), (4.0,) * 3), "flat"),
-        (Volume(chest().hu[30:31], (4.0,) * 3), "too_small"),
+        (Volume(chest().voxels[30:31], (4.0,) * 3), "too_small"),
         (Volume(np.full((60, 60, 60), 40, np.int16) + np.arange(60) * 3, (4.0,) * 3), "no_lung"),
         (chest().with_values(np.full(chest().shape, np.nan, np.float32)), "flat"),
     ],
@@ -298,10 +298,10 @@ def test_elastix_giving_up_is_a_volume_error(fixed):
 
 
 def test_mask_on_another_grid_stays_in_place():
-    mask = chest().with_values(chest().hu < -500)
+    mask = chest().with_values(chest().voxels < -500)
     grid = crop(chest(spacing=2.0), (slice(10, 90), slice(5, 80), slice(7, 120)))
     fine = on_grid(mask, grid)
     assert fine.shape == grid.shape
-    centre = fine.index_to_mm(np.argwhere(fine.hu & (np.abs(grid.hu + 850) < 100))).mean(0)
-    truth = grid.index_to_mm(np.argwhere(np.abs(grid.hu + 850) < 100)).mean(0)
+    centre = fine.index_to_mm(np.argwhere(fine.voxels & (np.abs(grid.voxels + 850) < 100))).mean(0)
+    truth = grid.index_to_mm(np.argwhere(np.abs(grid.voxels + 850) < 100)).mean(0)
     np.testing.assert_allclose(centre, truth, atol=1.0)

@@ -43,7 +43,7 @@ def test_other_images_in_the_series_do_not_bend_its_spacing(tmp_path: Path) -> N
     save([scout, *axial, capture, coronal, large], tmp_path)
     result = ingested(tmp_path)
     assert result.volume is not None
-    np.testing.assert_array_equal(result.volume.hu, hu)
+    np.testing.assert_array_equal(result.volume.voxels, hu)
     assert result.record.n_set_aside == 4
 
 
@@ -61,7 +61,7 @@ def test_images_exported_twice_count_once(tmp_path: Path) -> None:
     save(series_datasets(hu)[:3], tmp_path / "b")
     (series,) = grouped(tmp_path)
     assert (len(series.headers), series.n_repeated, series.n_set_aside) == (5, 3, 0)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 @pytest.mark.parametrize("number", ["AcquisitionNumber", "TemporalPositionIdentifier"])
@@ -74,7 +74,7 @@ def test_two_acquisitions_in_one_series(number: str, tmp_path: Path) -> None:
     save([*second, *series_datasets(hu)], tmp_path)
     result = ingested(tmp_path)
     assert result.volume is not None
-    np.testing.assert_array_equal(result.volume.hu, hu)
+    np.testing.assert_array_equal(result.volume.voxels, hu)
     assert result.record.n_set_aside == 5
 
 
@@ -93,7 +93,7 @@ def test_one_acquisition_number_per_slice_is_no_reason_to_split(tmp_path: Path) 
 
     hu = numbered((5, 4, 4))
     save(series_datasets(hu), tmp_path, edit=number)
-    np.testing.assert_array_equal(volume_of(tmp_path).hu, hu)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
 
 
 def test_two_kernels_of_one_study(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_positions_and_scales_are_in_mm_whatever_the_spacing():
     centre, sigma, height = np.array([[60.0, 63.0, 66.0]]), np.array([7.0]), np.array([500.0])
     fine = detect_keypoints(blobs(centre, sigma, height), SETTINGS)
     coarse = blobs(centre, sigma, height, shape=(32, 85, 85), spacing=(4.0, 1.5, 1.5))
-    shifted = Volume(coarse.hu, coarse.spacing_mm, (100.0, -40.0, 7.0))
+    shifted = Volume(coarse.voxels, coarse.spacing_mm, (100.0, -40.0, 7.0))
     other = detect_keypoints(shifted, SETTINGS)
     assert np.allclose(other.position_mm[0] - (100.0, -40.0, 7.0), fine.position_mm[0], atol=1.0)
     assert other.scale_mm[0] == pytest.approx(fine.scale_mm[0], rel=0.1)
@@ -77,7 +77,7 @@ def test_plates_and_edges_are_refused():
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_quarter_turn_turns_positions_and_frames_and_keeps_descriptors(k):
     volume = rough()
-    turned = volume.with_values(np.ascontiguousarray(np.rot90(volume.hu, k, axes=(1, 2))))
+    turned = volume.with_values(np.ascontiguousarray(np.rot90(volume.voxels, k, axes=(1, 2))))
     rotation = np.eye(3)
     rotation[1:, 1:] = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), k)
     centre = volume.index_to_mm([(np.asarray(volume.shape) - 1) / 2])[0]
@@ -151,7 +151,7 @@ def test_micro_and_macro_part_at_the_diameter():
 def test_dense_descriptors_are_relative_to_the_atlas():
     """A volume lying a quarter turn from the atlas is described as the one that lies as the atlas does."""
     volume = rough(6)
-    turned = volume.with_values(np.ascontiguousarray(np.rot90(volume.hu, 1, axes=(1, 2))))
+    turned = volume.with_values(np.ascontiguousarray(np.rot90(volume.voxels, 1, axes=(1, 2))))
     everywhere = volume.with_values(np.ones(volume.shape, bool))
     to_atlas = np.eye(3)
     to_atlas[1:, 1:] = [[0.0, 1.0], [-1.0, 0.0]]
@@ -185,7 +185,7 @@ def test_blur_is_scipys_gaussian(sigma, seed):
 
 
 def test_pyramid_has_the_scales_it_says():
-    values = rough(7).hu
+    values = rough(7).voxels
     coarse = list(scale_space.octaves(values))[1]
     direct = ndimage.gaussian_filter(values.astype(np.float64), np.sqrt((1.6 * 2 * 2 ** (2 / 3)) ** 2 - 0.25))[
         ::2, ::2, ::2
@@ -196,7 +196,7 @@ def test_pyramid_has_the_scales_it_says():
 
 
 def test_strict_extrema_are_among_those_found():
-    octave = next(scale_space.octaves(rough(8).hu))
+    octave = next(scale_space.octaves(rough(8).voxels))
     found = extrema.find_extrema(octave, 5.0)
     d = octave.differences.astype(np.float64)
     box = ndimage.maximum_filter(d, 3)
@@ -209,7 +209,7 @@ def test_strict_extrema_are_among_those_found():
 
 
 def test_structure_tensor_is_the_sum_of_outer_products():
-    values, position, sigma = rough(9).hu, np.array([20.3, 24.0, 27.6]), 2.0
+    values, position, sigma = rough(9).voxels, np.array([20.3, 24.0, 27.6]), 2.0
     gradient = np.stack(np.gradient(values.astype(np.float64)), -1) * 2
     grid = np.stack(np.indices(values.shape), -1)
     ball = ((grid - position) ** 2).sum(-1) < (sift_descriptor.TENSOR_SIGMAS * sigma) ** 2
@@ -222,7 +222,7 @@ def test_structure_tensor_is_the_sum_of_outer_products():
 
 
 def test_descriptor_is_a_histogram_over_cells_and_octants():
-    values, position, sigma = rough(10).hu, np.array([22.0, 25.5, 24.2]), 1.8
+    values, position, sigma = rough(10).voxels, np.array([22.0, 25.5, 24.2]), 1.8
     radius = sift_descriptor.SUPPORT_SIGMAS * sigma
     gradient = np.stack(np.gradient(values.astype(np.float64)), -1) * 2
     expected = np.zeros((8, 8))
@@ -258,7 +258,7 @@ def test_real_lung_gives_hundreds_of_micro_and_macro_descriptors(data_path):
 
     paths = [str(data_path(n)) for n in ("oracle/lidc0001_2mm.nii.gz", "masks/lidc0001_lungs.nii.gz")]
     volume, mask = (read_volume_file(p) for p in paths)
-    found = sample_sift(volume, mask.with_values(mask.hu > 0), SETTINGS)
+    found = sample_sift(volume, mask.with_values(mask.voxels > 0), SETTINGS)
     assert len(found.micro(SETTINGS)) >= 300
     assert len(found.macro(SETTINGS)) >= 300
     assert 250 <= len(np.unique(detect_keypoints(volume, SETTINGS).position_mm, axis=0)) <= 420

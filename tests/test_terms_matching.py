@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from popclust.reports.concepts import Concept, Name
 from popclust.reports.inflection import forms
 from popclust.reports.language import detect_language
-from popclust.reports.lexicon import Concept, Lexicon, Name, load_lexicon
+from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.terms import find_mentions
 from popclust.reports.text import alternatives, fold, fold_phrase
 from popclust.reports.triggers import STATUSES

@@ -55,9 +55,9 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
         ``not_finite``: NaN or infinite HU; ``no_lung``: no point of the grid lies in the lung.
     """
     check_settings(settings)
-    if lung.hu.dtype != bool:
-        raise ValueError(f"lung: must be bool, got {lung.hu.dtype}")
-    if not np.isfinite(volume.hu).all():
+    if lung.voxels.dtype != bool:
+        raise ValueError(f"lung: must be bool, got {lung.voxels.dtype}")
+    if not np.isfinite(volume.voxels).all():
         raise VolumeError("not_finite", "the volume has voxels that are not finite numbers")
     isotropic = resample(volume, settings.spacing_mm)
     mask = mask_on(isotropic, lung)
@@ -65,7 +65,7 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
     if len(points) == 0:
         raise VolumeError("no_lung", "no sampling point lies in the lung: the mask is empty or outside the volume")
     features = glcm_features(
-        grey_levels(isotropic.hu, mask, settings),
+        grey_levels(isotropic.voxels, mask, settings),
         points,
         window=window_voxels(settings),
         n_levels=settings.n_levels,
@@ -121,7 +121,7 @@ def mask_on(grid: Volume, mask: Volume) -> NDArray[np.bool_]:
     ]
     inside = [(i >= 0) & (i < n) for i, n in zip(nearest, mask.shape, strict=True)]
     out = np.zeros(grid.shape, dtype=bool)
-    out[np.ix_(*inside)] = mask.hu[np.ix_(*(i[k] for i, k in zip(nearest, inside, strict=True)))]
+    out[np.ix_(*inside)] = mask.voxels[np.ix_(*(i[k] for i, k in zip(nearest, inside, strict=True)))]
     return out
 
 

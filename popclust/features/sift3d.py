@@ -88,7 +88,7 @@ def detect_keypoints(volume: Volume, settings: SiftSettings, *, upright: bool = 
         one per location if upright.
     """
     grid = _isotropic(volume, settings)
-    return _described(grid, keypoint_sites(grid.hu, settings), settings, np.eye(3) if upright else None)
+    return _described(grid, keypoint_sites(grid.voxels, settings), settings, np.eye(3) if upright else None)
 
 
 def sample_sift(
@@ -120,13 +120,13 @@ def sample_sift(
     upright = _checked_rotation(rotation_to_atlas)
     grid = _isotropic(volume, settings)
     dense = settings.sampling == "dense"
-    sites = dense_sites(grid, lung, settings) if dense else keypoint_sites(grid.hu, settings)
+    sites = dense_sites(grid, lung, settings) if dense else keypoint_sites(grid.voxels, settings)
     return _described(grid, _within(sites, grid, lung), settings, upright)
 
 
 def _isotropic(volume: Volume, settings: SiftSettings) -> Volume:
     grid = resample(volume, settings.spacing_mm)
-    return grid.with_values(np.clip(grid.hu, *CLIP_HU, dtype=np.float32))
+    return grid.with_values(np.clip(grid.voxels, *CLIP_HU, dtype=np.float32))
 
 
 def _within(sites: Sites, grid: Volume, lung: Volume) -> Sites:

@@ -84,7 +84,7 @@ def dense_sites(grid: Volume, lung: Volume, settings: SiftSettings) -> Sites:
     """Every position of a lattice over the box around the lung, at each of `settings.dense_diameters_mm`."""
     position = grid.mm_to_index(_lattice(lung, settings.dense_step_mm))
     sigmas = [d / settings.diameter_sigmas / settings.spacing_mm for d in settings.dense_diameters_mm]
-    parts = [_inside(_dense_at(grid.hu, position, sigma)) for sigma in sigmas]
+    parts = [_inside(_dense_at(grid.voxels, position, sigma)) for sigma in sigmas]
     return _joined(parts)
 
 
@@ -151,7 +151,7 @@ def _dense_at(values_hu: NDArray[np.float32], position: NDArray[np.float64], sig
 
 def _lattice(lung: Volume, step_mm: float) -> NDArray[np.float64]:
     """(n, 3) zyx mm: the multiples of `step_mm` in the box around the lung."""
-    occupied = [np.flatnonzero(lung.hu.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    occupied = [np.flatnonzero(lung.voxels.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     if not len(occupied[0]):
         return np.empty((0, 3))
     low, high = (lung.index_to_mm([[o[end] for o in occupied]])[0] for end in (0, -1))

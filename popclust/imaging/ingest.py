@@ -78,7 +78,7 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
     record = replace(
         record,
         spacing_zyx_mm=volume.spacing_mm,
-        content_hash=content_hash(volume.hu),
+        content_hash=content_hash(volume.voxels),
         lung_ml=round(lung_volume_ml(segment_lungs(volume, spacing_mm=3.0)), 1),
     )
     reasons = reasons_for_exclusion(record, settings)

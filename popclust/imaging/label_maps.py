@@ -66,12 +66,12 @@ def _parts(path: Path) -> list[Path]:
 
 def _lungs(labels: Volume, lung_labels: Sequence[int]) -> np.ndarray:
     if lung_labels:
-        return np.isin(labels.hu, lung_labels)
-    present = np.unique(labels.hu[labels.hu > 0])
+        return np.isin(labels.voxels, lung_labels)
+    present = np.unique(labels.voxels[labels.voxels > 0])
     if len(present) > MAX_LUNG_LABELS:
         raise VolumeError(
             "bad_mask",
             f"the mask handed in has {len(present)} labels: name those of the lungs in [masks] lung_labels "
             "(TotalSegmentator: [10, 11, 12, 13, 14])",
         )
-    return np.asarray(labels.hu > 0)
+    return np.asarray(labels.voxels > 0)

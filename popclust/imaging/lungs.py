@@ -66,7 +66,7 @@ def segment_lungs(volume: Volume, *, spacing_mm: float | None = None) -> Volume:
 
 def lung_volume_ml(mask: Volume) -> float:
     """Volume of a mask in ml."""
-    return float(np.count_nonzero(mask.hu)) * _voxel_ml(mask)
+    return float(np.count_nonzero(mask.voxels)) * _voxel_ml(mask)
 
 
 def _voxel_ml(volume: Volume) -> float:
@@ -80,7 +80,7 @@ def _factors(volume: Volume, spacing_mm: float) -> list[int]:
 
 def _averaged(volume: Volume, factors: list[int]) -> Volume:
     """Means over whole blocks; incomplete blocks at the end are left out."""
-    total = volume.hu
+    total = volume.voxels
     for axis, factor in enumerate(factors):
         if factor > 1:
             view = np.moveaxis(total, axis, 0)
@@ -96,7 +96,7 @@ def _averaged(volume: Volume, factors: list[int]) -> Volume:
 
 
 def _lungs(volume: Volume) -> NDArray[np.bool_]:
-    air = volume.hu < _THRESHOLD_HU
+    air = volume.voxels < _THRESHOLD_HU
     nothing = np.zeros(volume.shape, dtype=bool)
     if not air.any() or air.all():
         return nothing
@@ -129,7 +129,7 @@ def _is_room(planes: NDArray[np.int32], volume: Volume) -> NDArray[np.bool_]:
     result = np.zeros(planes.max() + 1, dtype=bool)
     pieces = np.unique(planes[edge])
     if pieces.size:
-        empty = np.asarray(ndimage.median(volume.hu[edge], planes[edge], pieces)) < _ROOM_HU
+        empty = np.asarray(ndimage.median(volume.voxels[edge], planes[edge], pieces)) < _ROOM_HU
         result[pieces[empty]] = True
     return result
 
@@ -137,7 +137,7 @@ def _is_room(planes: NDArray[np.int32], volume: Volume) -> NDArray[np.bool_]:
 def _is_airway(planes: NDArray[np.int32], volume: Volume) -> NDArray[np.bool_]:
     """For each labelled piece of air in a slice, whether it is as small and empty as the trachea or a main bronchus."""
     n_voxels = np.bincount(planes.ravel())
-    mean_hu = np.bincount(planes.ravel(), volume.hu.ravel()) / np.maximum(n_voxels, 1)
+    mean_hu = np.bincount(planes.ravel(), volume.voxels.ravel()) / np.maximum(n_voxels, 1)
     area_mm2 = n_voxels * volume.spacing_mm[1] * volume.spacing_mm[2]
     airway: NDArray[np.bool_] = (area_mm2 < _AIRWAY_MM2) & (mean_hu < _AIRWAY_HU)
     return airway
@@ -164,7 +164,7 @@ def _candidate(
 ) -> _Candidate:
     width = _SURROUNDINGS
     wide = tuple(slice(max(0, s.start - width), s.stop + width) for s in box)
-    mask, hu = parts[wide] == part, volume.hu[wide]
+    mask, hu = parts[wide] == part, volume.voxels[wide]
     inner = hu[ndimage.binary_erosion(mask)]
     values = inner if inner.size else hu[mask]
     median_hu = float(np.median(values))
@@ -201,11 +201,11 @@ def _closed(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.bool_]:
 
 def _refined(mask: Volume, factors: list[int], volume: Volume) -> Volume:
     """Carry the mask to the fine grid, and there redraw its outermost layer by the threshold."""
-    if all(factor == 1 for factor in factors) or not mask.hu.any():
-        return volume.with_values(_repeated(mask.hu, factors, volume.shape))
-    core = ndimage.binary_erosion(mask.hu, border_value=1)
-    shell = ndimage.binary_dilation(mask.hu)
-    fine = _repeated(shell, factors, volume.shape) & (volume.hu < _THRESHOLD_HU)
+    if all(factor == 1 for factor in factors) or not mask.voxels.any():
+        return volume.with_values(_repeated(mask.voxels, factors, volume.shape))
+    core = ndimage.binary_erosion(mask.voxels, border_value=1)
+    shell = ndimage.binary_dilation(mask.voxels)
+    fine = _repeated(shell, factors, volume.shape) & (volume.voxels < _THRESHOLD_HU)
     return volume.with_values(fine | _repeated(core, factors, volume.shape))
 
 

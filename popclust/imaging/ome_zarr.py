@@ -38,8 +38,8 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
     ValueError
         If the voxels are neither int16 nor bool.
     """
-    if volume.hu.dtype not in (np.dtype(np.int16), np.dtype(bool)):
-        raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.hu.dtype}")
+    if volume.voxels.dtype not in (np.dtype(np.int16), np.dtype(bool)):
+        raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.voxels.dtype}")
     group = zarr.create_group(
         _opened(store),
         zarr_format=3,
@@ -49,14 +49,14 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
     array = group.create_array(
         "0",
         shape=volume.shape,
-        dtype=volume.hu.dtype,
+        dtype=volume.voxels.dtype,
         chunks=(_CHUNK,) * 3,
         shards=tuple(-(-n // _CHUNK) * _CHUNK for n in volume.shape),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-        fill_value=AIR_HU if volume.hu.dtype == np.int16 else False,
+        fill_value=AIR_HU if volume.voxels.dtype == np.int16 else False,
         dimension_names=("z", "y", "x"),
     )
-    array[...] = volume.hu
+    array[...] = volume.voxels
 
 
 def read_ome_zarr(store: Any) -> Volume:

@@ -23,23 +23,23 @@ class Volume:
     spacing is positive, so index and position are related by ``mm = origin + index * spacing``.
     """
 
-    hu: NDArray
-    """(z, y, x) voxel values; int16 HU as stored, float32 after resampling. A mask is a Volume too (bool)."""
+    voxels: NDArray
+    """(z, y, x) values: HU (int16 as stored, float32 after resampling), a mask (bool) or labels."""
     spacing_mm: Vector
     """Distance between voxel centres along z, y, x."""
     origin_mm: Vector = (0.0, 0.0, 0.0)
     """Position of the centre of voxel [0, 0, 0], in z, y, x order."""
 
     def __post_init__(self) -> None:
-        if self.hu.ndim != 3:
-            raise ValueError(f"hu: a volume has 3 axes (z, y, x), got shape {self.hu.shape}")
+        if self.voxels.ndim != 3:
+            raise ValueError(f"voxels: a volume has 3 axes (z, y, x), got shape {self.voxels.shape}")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
             raise ValueError(f"spacing_mm: must be three positive lengths, got {self.spacing_mm}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along z, y, x."""
-        z, y, x = self.hu.shape
+        z, y, x = self.voxels.shape
         return z, y, x
 
     @cached_property
@@ -58,8 +58,8 @@ class Volume:
 
     def with_values(self, values: NDArray) -> Volume:
         """The same grid with other values (a mask, a smoothed copy)."""
-        if values.shape != self.hu.shape:
-            raise ValueError(f"values: shape {values.shape} is not the grid's {self.hu.shape}")
+        if values.shape != self.voxels.shape:
+            raise ValueError(f"values: shape {values.shape} is not the grid's {self.voxels.shape}")
         return Volume(values, self.spacing_mm, self.origin_mm)
 
 
@@ -83,8 +83,8 @@ def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = T
     """
     wanted = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (3,))
     spacing = np.asarray(volume.spacing_mm)
-    is_mask = volume.hu.dtype == bool
-    values = volume.hu.astype(np.float32)
+    is_mask = volume.voxels.dtype == bool
+    values = volume.voxels.astype(np.float32)
     if np.allclose(wanted, spacing, rtol=1e-6):
         return volume if is_mask else volume.with_values(values)
     factor = wanted / spacing
@@ -103,6 +103,6 @@ def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = T
 def sample(volume: Volume, points_mm: ArrayLike, *, order: int = 1, outside: float = AIR_HU) -> NDArray[np.float32]:
     """Values at positions (..., 3) zyx mm, `outside` where there is no voxel."""
     index = np.moveaxis(volume.mm_to_index(points_mm), -1, 0)
-    values = volume.hu if volume.hu.dtype != bool else volume.hu.astype(np.float32)
+    values = volume.voxels if volume.voxels.dtype != bool else volume.voxels.astype(np.float32)
     out = ndimage.map_coordinates(values, index, output=np.float32, order=order, mode="constant", cval=outside)
     return np.asarray(out, dtype=np.float32)

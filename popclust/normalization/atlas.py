@@ -285,7 +285,7 @@ def _measured(reference: Prepared, landmarks: Landmarks, template: Template) -> 
         "n_landmarks": len(pairs.names),
         "landmark_error_mm": float(errors.mean()) if len(errors) else float("nan"),
         "landmark_error_max_mm": float(errors.max()) if len(errors) else float("nan"),
-        "lung_dice": dice(carried, reference.lungs.hu.ravel()),
+        "lung_dice": dice(carried, reference.lungs.voxels.ravel()),
         "ncc": measures.ncc,
         "folding": measures.folding,
     }
@@ -295,13 +295,13 @@ def _organ_dice(atlas: Volume | None, offered: Volume | None, template: Template
     """Overlap of every organ that both label maps show, the template's carried over to the atlas."""
     if atlas is None or offered is None:
         return {}
-    labels = np.intersect1d(np.unique(atlas.hu), np.unique(offered.hu))
+    labels = np.intersect1d(np.unique(atlas.voxels), np.unique(offered.voxels))
     points = thinned(atlas.index_to_mm(np.indices(atlas.shape).reshape(3, -1).T), MAX_ORGAN_POINTS)
-    wanted = thinned(atlas.hu.ravel(), MAX_ORGAN_POINTS)
+    wanted = thinned(atlas.voxels.ravel(), MAX_ORGAN_POINTS)
     index = np.round(offered.mm_to_index(template.from_atlas(points))).astype(int)
     inside = np.all((index >= 0) & (index < offered.shape), axis=1)
     index[~inside] = 0
-    carried = np.where(inside, offered.hu[tuple(index.T)], 0)
+    carried = np.where(inside, offered.voxels[tuple(index.T)], 0)
     overlap = [dice(wanted == label, carried == label) for label in labels[labels > 0]]
     return {"n_organs": len(overlap)} | (
         {"organ_dice": float(np.mean(overlap)), "organ_dice_min": min(overlap)} if overlap else {}

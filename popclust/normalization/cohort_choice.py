@@ -55,10 +55,10 @@ def lung_shape(volume: Volume, lungs: Volume | None = None) -> LungShape:
         bool mask from elsewhere; without it the lungs are segmented.
     """
     mask = lungs if lungs is not None else segment_lungs(volume, spacing_mm=SEGMENT_MM)
-    lung_ml = float(np.count_nonzero(mask.hu)) * float(np.prod(mask.spacing_mm)) / 1000
+    lung_ml = float(np.count_nonzero(mask.voxels)) * float(np.prod(mask.spacing_mm)) / 1000
     if lung_ml == 0:
         return LungShape(np.packbits(np.zeros(GRID_VOXELS**3, bool)), False)
-    is_whole = not is_cut_off(mask.hu) and lung_ml >= MIN_WHOLE_ML
+    is_whole = not is_cut_off(mask.voxels) and lung_ml >= MIN_WHOLE_ML
     is_fine = volume.spacing_mm[0] <= FINE_MM
     return LungShape(np.packbits(_centred(resample(mask, GRID_MM))), is_whole, is_fine)
 
@@ -96,7 +96,7 @@ def choose_from_cohort(shapes: Mapping[str, LungShape], n_templates: int) -> lis
 def _centred(mask: Volume) -> NDArray[np.bool_]:
     """The mask in a cube of fixed size with its centroid in the middle, to the nearest voxel."""
     cube = np.zeros((GRID_VOXELS,) * 3, dtype=bool)
-    index = np.argwhere(mask.hu)
+    index = np.argwhere(mask.voxels)
     if len(index):
         placed = index - np.round(index.mean(axis=0)).astype(int) + GRID_VOXELS // 2
         placed = placed[((placed >= 0) & (placed < GRID_VOXELS)).all(axis=1)]

@@ -115,7 +115,7 @@ def to_itk(volume: Volume, dtype: type) -> Any:
     """The same volume as an itk image: ITK's points are our positions with the axes reversed."""
     import itk
 
-    image = itk.image_from_array(np.ascontiguousarray(volume.hu, dtype=dtype))
+    image = itk.image_from_array(np.ascontiguousarray(volume.voxels, dtype=dtype))
     image.SetSpacing(list(volume.spacing_mm[::-1]))
     image.SetOrigin(list(volume.origin_mm[::-1]))
     return image

@@ -145,7 +145,7 @@ def normalized_from_given(
 def _spread_mm(candidates: Mapping[str, Candidate], atlas: Atlas) -> float:
     """Disagreement of the templates: median distance of their affine candidates from their mean, in the lungs."""
     lungs = atlas.reference.lungs
-    points = thinned(lungs.index_to_mm(np.argwhere(lungs.hu)), 1000)
+    points = thinned(lungs.index_to_mm(np.argwhere(lungs.voxels)), 1000)
     moved = np.stack([c.to_volume(points) for c in candidates.values()])
     return float(np.median(np.linalg.norm(moved - moved.mean(axis=0), axis=-1)))
 
@@ -168,7 +168,7 @@ def _assembled(
     reasons = reject_reasons(measures, evidence, probability, settings)
     extent = extent_in(back, volume)
     lungs = atlas.reference.lungs
-    points = thinned(lungs.index_to_mm(np.argwhere(lungs.hu)), 5000)
+    points = thinned(lungs.index_to_mm(np.argwhere(lungs.voxels)), 5000)
     there = ways.to_volume(points)
     there_and_back = np.linalg.norm(ways.to_atlas(there) - points, axis=1)[volume.shows(there)]
     quality = {

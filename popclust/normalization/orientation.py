@@ -47,8 +47,8 @@ def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
         return volume
     return replace(
         volume,
-        image=volume.image.with_values(np.ascontiguousarray(np.flip(volume.image.hu, axes))),
-        lungs=volume.lungs.with_values(np.ascontiguousarray(np.flip(volume.lungs.hu, axes))),
+        image=volume.image.with_values(np.ascontiguousarray(np.flip(volume.image.voxels, axes))),
+        lungs=volume.lungs.with_values(np.ascontiguousarray(np.flip(volume.lungs.voxels, axes))),
     )
 
 

@@ -50,13 +50,13 @@ class Prepared:
     def edge(self) -> Volume:
         """Signed distance to the lung surface, a ramp from -1 inside to 1 outside over `EDGE_MM` either side."""
         spacing = self.lungs.spacing_mm
-        inside = ndimage.distance_transform_edt(self.lungs.hu, sampling=spacing)
+        inside = ndimage.distance_transform_edt(self.lungs.voxels, sampling=spacing)
         return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
 
     @cached_property
     def vessels(self) -> Volume:
         """The image clipped to `VESSELS_HU`."""
-        return self.image.with_values(np.clip(self.image.hu, *VESSELS_HU))
+        return self.image.with_values(np.clip(self.image.voxels, *VESSELS_HU))
 
     @cached_property
     def keypoints(self) -> Keypoints:
@@ -67,14 +67,14 @@ class Prepared:
     @cached_property
     def probes(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Positions (n, 3) zyx mm of at most `MAX_PROBES` voxels near the lungs, evenly thinned, and their HU (n,)."""
-        near = np.flatnonzero(self.near_lungs(PROBES_MM).hu)
+        near = np.flatnonzero(self.near_lungs(PROBES_MM).voxels)
         near = near[:: max(1, -(-len(near) // MAX_PROBES))]
         points = self.image.index_to_mm(np.stack(np.unravel_index(near, self.image.shape), axis=-1))
-        return points, self.image.hu.ravel()[near]
+        return points, self.image.voxels.ravel()[near]
 
     @cached_property
     def _outside_mm(self) -> NDArray[np.float32]:
-        distance = ndimage.distance_transform_edt(~self.lungs.hu, sampling=self.lungs.spacing_mm)
+        distance = ndimage.distance_transform_edt(~self.lungs.voxels, sampling=self.lungs.spacing_mm)
         return np.asarray(distance, dtype=np.float32)
 
     def far_from_ends(self, distance_mm: float) -> Volume:
@@ -117,15 +117,15 @@ def prepare(volume: Volume, spacing_mm: float, lungs: Volume | None = None) -> P
     if min(volume.extent_mm) < MIN_EXTENT_MM or min(volume.shape) < 4:
         raise VolumeError("too_small", f"the volume is thinner than {MIN_EXTENT_MM:g} mm or 4 voxels")
     image = resample(volume, spacing_mm)
-    if not np.isfinite(image.hu).all() or float(np.ptp(image.hu)) < 100:
+    if not np.isfinite(image.voxels).all() or float(np.ptp(image.voxels)) < 100:
         raise VolumeError("flat", "the volume is constant or not finite")
     mask = segment_lungs(image) if lungs is None else on_grid(lungs, image)
-    lung_ml = mask.hu.sum() * spacing_mm**3 / 1000
+    lung_ml = mask.voxels.sum() * spacing_mm**3 / 1000
     if lung_ml < MIN_LUNG_ML:
         raise VolumeError("no_lung", f"the volume shows {lung_ml:.0f} ml of lung, fewer than {MIN_LUNG_ML:g}")
     low, high = corners_mm(image)
-    box = _box_around(mask.hu, int(np.ceil(MARGIN_MM / spacing_mm)))
-    clipped = image.with_values(np.clip(image.hu, *RANGE_HU))
+    box = _box_around(mask.voxels, int(np.ceil(MARGIN_MM / spacing_mm)))
+    clipped = image.with_values(np.clip(image.voxels, *RANGE_HU))
     return Prepared(crop(clipped, box), crop(mask, box), (_vector(low), _vector(high)))
 
 
@@ -137,7 +137,7 @@ def corners_mm(volume: Volume) -> NDArray[np.float64]:
 def on_grid(mask: Volume, grid: Volume) -> Volume:
     """A mask on another volume's grid: nearest to the mean of the voxels that each new one covers."""
     factor = np.asarray(grid.spacing_mm) / mask.spacing_mm
-    soft = ndimage.gaussian_filter(mask.hu.astype(np.float32), 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
+    soft = ndimage.gaussian_filter(mask.voxels.astype(np.float32), 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
     offset = mask.mm_to_index([grid.origin_mm])[0]
     values = ndimage.affine_transform(soft, factor, offset, output_shape=grid.shape, order=1)
     return grid.with_values(values > 0.5)
@@ -146,7 +146,7 @@ def on_grid(mask: Volume, grid: Volume) -> Volume:
 def crop(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
     """The part of a volume inside a box of voxels."""
     (origin,) = volume.index_to_mm([[s.start for s in box]])
-    return Volume(np.ascontiguousarray(volume.hu[box]), volume.spacing_mm, _vector(origin))
+    return Volume(np.ascontiguousarray(volume.voxels[box]), volume.spacing_mm, _vector(origin))
 
 
 def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:

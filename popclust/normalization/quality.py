@@ -113,7 +113,7 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         bool; the atlas's lungs carried over to the grid of the prepared volume.
     """
     region = reference.near_lungs(10.0)
-    points = thinned(region.index_to_mm(np.argwhere(region.hu)))
+    points = thinned(region.index_to_mm(np.argwhere(region.voxels)))
     moved = to_volume(points)
     shown = volume.shows(moved)
     atlas_lung = sample(reference.lungs, points, outside=0.0) > 0.5
@@ -126,8 +126,8 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     return Measures(
         ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
         region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
-        lung_dice=dice(lung.hu, volume.lungs.hu),
-        lung_inside=float((lung.hu & volume.lungs.hu).sum()) / max(float(volume.lungs.hu.sum()), 1.0),
+        lung_dice=dice(lung.voxels, volume.lungs.voxels),
+        lung_inside=float((lung.voxels & volume.lungs.voxels).sum()) / max(float(volume.lungs.voxels.sum()), 1.0),
         folding=float(np.mean(determinant <= 0)),
         coverage=float(inside.sum()) / max(float(atlas_lung.sum()), 1.0),
         side_balance=_side_balance(points[atlas_lung, 2], shown[atlas_lung]),

@@ -129,8 +129,10 @@ def register_nonlinear(
     correlated besides.
     """
     channels = _channels(volume, template, start, settings, with_points=points is not None)
-    if is_cut_off(volume.lungs.hu):
-        start = start.with_stretch(KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.hu)).mean(axis=0))
+    if is_cut_off(volume.lungs.voxels):
+        start = start.with_stretch(
+            KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.voxels)).mean(axis=0)
+        )
     fixed, moving, masks = ([getattr(c, part) for c in channels] for part in ("fixed", "moving", "mask"))
     return register(fixed, moving, [_bspline_stage(settings, channels)], start=start, fixed_masks=masks, points=points)
 
@@ -141,12 +143,12 @@ def _channels(
     """What the non-linear step compares: image, vessels, lung edge, and the penalties, where each takes part."""
     known = volume.far_from_ends(END_MM)  # nothing of a volume that is thinner than both ends together
     agree = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
-    with_edges = bool(agree and known.hu.any())
+    with_edges = bool(agree and known.voxels.any())
     compared = _compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM)
     everywhere = volume.image.with_values(np.ones(volume.image.shape, bool))
     channels = [_Channel(_METRICS[settings.metric], 1.0, volume.image, template.image, compared)]
     n_coarse = min(VESSEL_LEVELS, settings.n_resolutions - 1)
-    if n_coarse > 0 and is_cut_off(volume.lungs.hu):
+    if n_coarse > 0 and is_cut_off(volume.lungs.voxels):
         weights = [1.0] * n_coarse + [0.0] * (settings.n_resolutions - n_coarse)
         channels.append(_Channel(_METRICS["ncc"], weights, volume.vessels, template.vessels, volume.lungs))
     if with_edges:
@@ -163,15 +165,15 @@ def lungs_agree(volume: Prepared, template: Prepared, to_template: AffineMap) ->
     points = to_template.inverse()(thinned(there))
     shown = volume.shows(points)
     lungs = sample(volume.lungs, points[shown], outside=0.0) > 0.5
-    return dice(lungs, thinned(template.lungs.hu.ravel())[shown])
+    return dice(lungs, thinned(template.lungs.voxels.ravel())[shown])
 
 
 def _compared(volume: Prepared, template: Prepared, to_template: AffineMap, distance_mm: float) -> Volume:
     """Voxels of the volume near its own aerated lungs or where the template has lungs: fluid counts too."""
     near = volume.near_lungs(distance_mm)
-    others = np.argwhere(~near.hu)
+    others = np.argwhere(~near.voxels)
     theirs = sample(template.near_lungs(distance_mm), to_template(near.index_to_mm(others)), outside=0.0) > 0.5
-    mask = near.hu.copy()
+    mask = near.voxels.copy()
     mask[tuple(others[theirs].T)] = True
     return near.with_values(mask)
 

@@ -138,7 +138,7 @@ def _shifts(volume: Prepared, template: Prepared) -> list[AffineMap]:
 
 def _reach(lungs: Volume) -> tuple[float, float, NDArray[np.float64]]:
     """Lowest and highest z of the lungs, and their centroid."""
-    index = np.argwhere(lungs.hu)
+    index = np.argwhere(lungs.voxels)
     low, _ = corners_mm(lungs)
     spacing = lungs.spacing_mm[0]
     return low[0] + spacing * index[:, 0].min(), low[0] + spacing * index[:, 0].max(), lungs.index_to_mm(index).mean(0)

@@ -13,7 +13,7 @@ from popclust.normalization.transform import DisplacementField
 
 def save_volume(group: zarr.Group, name: str, volume: Volume) -> None:
     """Write a volume as one array with its grid as attributes."""
-    array = group.create_array(name, data=np.ascontiguousarray(volume.hu))
+    array = group.create_array(name, data=np.ascontiguousarray(volume.voxels))
     array.attrs.update(_grid(volume))
 
 

@@ -54,7 +54,7 @@ def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, m
     is left out beforehand (NCC -1), or the smallest overlap would decide for all.
     """
     region = atlas.reference.near_lungs(NEAR_LUNGS_MM)
-    points = thinned(region.index_to_mm(np.argwhere(region.hu)))
+    points = thinned(region.index_to_mm(np.argwhere(region.voxels)))
     moved = {name: point_map(points) for name, point_map in to_volume.items()}
     shown = {name: volume.shows(p) for name, p in moved.items()}
     enough = [name for name, s in shown.items() if s.mean() >= min_coverage] or list(shown)

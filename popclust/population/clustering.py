@@ -18,7 +18,7 @@ DESCRIPTORS = ("haralick", "sift", "concatenated", "lda")
 
 
 @dataclass(frozen=True)
-class Grouping:
+class KMeansSolution:
     """One k-means solution; groups are numbered by size, 0 the largest."""
 
     cluster: NDArray[np.int64]
@@ -83,7 +83,7 @@ def exact_kmeans(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -
 
 def group_volumes(
     descriptors: NDArray[np.float64], n_clusters: int, seed: int, fit: KMeansFit = exact_kmeans
-) -> Grouping:
+) -> KMeansSolution:
     """One k-means solution.
 
     Parameters
@@ -110,7 +110,7 @@ def group_volumes(
     rank = np.argsort(order, kind="stable")
     # to the group's own centre, exactly (the fast formula of scikit-learn loses digits near 0)
     distance = np.linalg.norm(descriptors - centres[cluster], axis=1)
-    return Grouping(rank[cluster].astype(np.int64), distance, centres[order])
+    return KMeansSolution(rank[cluster].astype(np.int64), distance, centres[order])
 
 
 def group_over_seeds(

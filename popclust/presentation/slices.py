@@ -65,7 +65,7 @@ def slice_tile(volume: Volume, lungs: Volume | None, plane: Plane, size: int, *,
     """
     axis = _AXIS[plane]
     flat = _flat_slice(volume, axis, _position_of_most_lung(volume, lungs, axis), size)
-    grey = windowed(flat.hu.squeeze(axis))
+    grey = windowed(flat.voxels.squeeze(axis))
     rgb = np.repeat(grey[:, :, None], 3, axis=2)
     if lungs is not None and outline:
         points = flat.index_to_mm(np.indices(flat.shape).reshape(3, -1).T)
@@ -130,8 +130,8 @@ def _position_of_most_lung(volume: Volume, lungs: Volume | None, axis: int) -> f
     others = tuple(a for a in range(3) if a != axis)
     low = volume.origin_mm[axis]
     high = low + (volume.shape[axis] - 1) * volume.spacing_mm[axis]
-    if lungs is not None and lungs.hu.any():
-        area = lungs.hu.sum(axis=others)
+    if lungs is not None and lungs.voxels.any():
+        area = lungs.voxels.sum(axis=others)
         place = lungs.origin_mm[axis] + np.arange(len(area)) * lungs.spacing_mm[axis]
         area = np.where((place >= low) & (place <= high), area, 0)
         # The middle of the planes with nearly the most: one plane alone is an accident.
@@ -148,7 +148,7 @@ def _flat_slice(volume: Volume, axis: int, position_mm: float, size: int) -> Vol
     keep[axis] = slice(index, index + 1)
     origin = list(volume.origin_mm)
     origin[axis] += index * volume.spacing_mm[axis]
-    slab = Volume(np.maximum(volume.hu[tuple(keep)], AIR_HU), volume.spacing_mm, (origin[0], origin[1], origin[2]))
+    slab = Volume(np.maximum(volume.voxels[tuple(keep)], AIR_HU), volume.spacing_mm, (origin[0], origin[1], origin[2]))
     pixel_mm = max(e for a, e in enumerate(volume.extent_mm) if a != axis) / size
     spacing = [pixel_mm] * 3
     spacing[axis] = volume.spacing_mm[axis]

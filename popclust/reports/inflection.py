@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from popclust.reports.tables import read_table
+from popclust.reports.package_tables import read_table
 
 _MAX_FORMS = 400
 """A name with more forms than this keeps the first ones: only made-up names come near."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from popclust.errors import InputError
-from popclust.reports.tables import read_table
+from popclust.reports.concepts import LANGUAGES, Concept, Name
+from popclust.reports.package_tables import read_table
+from popclust.reports.radlex import read_radlex
 from popclust.reports.text import alternatives, fold_phrase
 
 NOTICE = (
@@ -20,33 +22,6 @@ NOTICE = (
     "governing permissions and limitations under the license."
 )
 """RSNA's notice; it goes wherever RadLex labels go."""
-
-LANGUAGES = ("en", "de")
-"""Languages that reports and names may have."""
-
-
-@dataclass(frozen=True)
-class Name:
-    """One way to write a concept."""
-
-    text: str
-    """The name; ``~`` before it marks a possible head of German compounds, ``=`` one that is not inflected."""
-    language: str
-    """``"en"`` or ``"de"``."""
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One class of the lexicon."""
-
-    term_id: str
-    """RadLex identifier, or one of this project's own (``pc:``)."""
-    label: str
-    """English label."""
-    parents: tuple[str, ...]
-    """Identifiers of the classes above."""
-    names: tuple[Name, ...]
-    """Label and synonyms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +98,6 @@ def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, builti
     """
     if not path:
         return builtin_lexicon()
-    from popclust.reports.radlex import read_radlex
-
     classes = read_radlex(path)
     below = _below(classes, roots)
     if not below:

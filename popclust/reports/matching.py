@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import ahocorasick
 
+from popclust.reports.concepts import Name
 from popclust.reports.inflection import forms
-from popclust.reports.lexicon import Lexicon, Name
+from popclust.reports.lexicon import Lexicon
 from popclust.reports.text import LINE_BREAK, PARAGRAPH_BREAK, fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
 

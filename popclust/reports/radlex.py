@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from xml.parsers import expat
 
 from popclust.errors import InputError
-from popclust.reports.lexicon import LANGUAGES, Concept, Name
+from popclust.reports.concepts import LANGUAGES, Concept, Name
 
 _RID = re.compile(r"RID\d+\Z")
 _OWN = re.compile(r"[A-Za-z][\w:.-]*\Z")

@@ -10,8 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from popclust.errors import InputError
+from popclust.reports.concepts import LANGUAGES
 from popclust.reports.language import detect_language
-from popclust.reports.lexicon import LANGUAGES, Lexicon
+from popclust.reports.lexicon import Lexicon
 from popclust.reports.matching import Hits, matcher
 from popclust.reports.negation import assertions
 from popclust.reports.sections import sections, valid_headings

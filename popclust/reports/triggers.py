@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from popclust.reports.tables import read_table
+from popclust.reports.package_tables import read_table
 from popclust.reports.text import alternatives, fold_phrase
 
 STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")

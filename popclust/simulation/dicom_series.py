@@ -31,7 +31,7 @@ def write_series(volume: Volume, plan: VolumePlan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     header = _series_header(volume, plan)
     z0, y0, x0 = volume.origin_mm
-    stored = _stored_values(volume.hu, plan.exposure.padding_hu)
+    stored = _stored_values(volume.voxels, plan.exposure.padding_hu)
     n = volume.shape[0]
     for k in range(n):
         # Slices are numbered from the head, as most scanners do.

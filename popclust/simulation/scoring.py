@@ -59,7 +59,7 @@ def agreement(groups: Mapping[str, str], clusters: Mapping[str, int]) -> float:
 
 def lung_histogram(volume: Volume, lung: Volume) -> NDArray[np.float64]:
     """Share of the lung's voxels in each bin of HU: the simplest description of a lung."""
-    points = lung.index_to_mm(np.argwhere(lung.hu))
+    points = lung.index_to_mm(np.argwhere(lung.voxels))
     counts, _ = np.histogram(np.clip(sample(volume, points), *HISTOGRAM_BINS_HU[[0, -1]]), HISTOGRAM_BINS_HU)
     return counts / max(1, counts.sum())
 

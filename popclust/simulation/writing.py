@@ -189,7 +189,7 @@ def write_nifti(volume: Volume, path: Path) -> None:
     """Write a volume with ITK, which keeps the patient space (LPS here, RAS in the file)."""
     import itk
 
-    image = itk.image_from_array(np.ascontiguousarray(volume.hu))
+    image = itk.image_from_array(np.ascontiguousarray(volume.voxels))
     image.SetSpacing(volume.spacing_mm[::-1])
     image.SetOrigin(volume.origin_mm[::-1])
     itk.imwrite(image, str(path), compression=True)
