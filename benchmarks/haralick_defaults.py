@@ -63,12 +63,10 @@ def simulated(n_people: int) -> list[Subject]:
         ill = render(plan.body, plan.lungs, plan.diseases, plan.exposure)
         healthy = render(plan.body, plan.lungs, (), plan.exposure)
         spacing = plan.exposure.grid.spacing_mm
-        change = ndimage.gaussian_filter(
-            np.abs(ill.hu.astype(np.float32) - healthy.hu), 4.0 / np.array(spacing)
-        )
+        change = ndimage.gaussian_filter(np.abs(ill.hu.astype(np.float32) - healthy.hu), 4.0 / np.array(spacing))
         out.append(
             Subject(
-                resample(Volume(ill.voxels, spacing), 2.0),
+                resample(Volume(ill.hu, spacing), 2.0),
                 resample(Volume(ill.lung, spacing), 2.0),
                 Volume(change, spacing),
                 group,

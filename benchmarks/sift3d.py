@@ -263,7 +263,7 @@ def kernel_curve(sharp: Volume, soft: Volume) -> list[dict[str, float]]:
     second, points = detect_keypoints(soft, SETTINGS), []
     for sigma in (0.0, 0.5, 1.0, 1.5, 2.0):
         values = ndimage.gaussian_filter(
-            sharp.voxels.astype(np.float32), (0, *(sigma / np.asarray(sharp.spacing_mm[1:])))
+            sharp.voxels.astype(np.float32), (0, *(sigma / np.array(sharp.spacing_mm[1:])))
         )
         first = detect_keypoints(sharp.with_values(values), SETTINGS)
         points.append({"value": sigma, **asdict(returned(first, second, identity))})

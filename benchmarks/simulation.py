@@ -33,7 +33,7 @@ def drawn(plan: VolumePlan, *, pure: bool) -> tuple[Volume, Volume]:
     diseases = plan.diseases[:1] if pure else plan.diseases
     out = render(plan.body, plan.lungs, diseases, plan.exposure)
     grid = plan.exposure.grid
-    hu = Volume(np.maximum(out.voxels, -1024).astype(np.float32), grid.spacing_mm, grid.origin_mm)
+    hu = Volume(np.maximum(out.hu, -1024).astype(np.float32), grid.spacing_mm, grid.origin_mm)
     return hu, hu.with_values(out.lung)
 
 
