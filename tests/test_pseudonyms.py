@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 
 from popclust.errors import InputError
 from popclust.imaging.pseudonyms import (
+    create_key,
+    keyed_digest,
+    load_key,
     load_or_create_key,
     patient_pseudonym,
     pseudonym,
@@ -32,6 +35,26 @@ def test_key_is_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_or_create_key(path) == key
     assert load_or_create_key(tmp_path / "other") != key
+
+
+def test_key_that_is_missing_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "study.secret" / "key"
+    for refused in (lambda: load_key(path), lambda: load_or_create_key(path, may_create=False)):
+        with pytest.raises(InputError, match="is missing"):
+            refused()
+    assert not path.exists()
+    key = create_key(path)
+    assert load_key(path) == load_or_create_key(path, may_create=False) == key
+    with pytest.raises(InputError, match="exists already"):
+        create_key(path)
+
+
+def test_keyed_digest() -> None:
+    assert keyed_digest(KEY, "file", "a/b") == hmac.new(KEY, b"file\x00a/b", hashlib.sha256).hexdigest()
+    assert keyed_digest(KEY, "file", b"a/b") == keyed_digest(KEY, "file", "a/b")
+    assert keyed_digest(KEY, "file", "a\udcff") == keyed_digest(KEY, "file", b"a\xff")
+    others = {keyed_digest(bytes(32), "file", "a/b"), keyed_digest(KEY, "series", "a/b"), keyed_digest(KEY, "file", "")}
+    assert len(others | {keyed_digest(KEY, "file", "a/b")}) == 4
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])

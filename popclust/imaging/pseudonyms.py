@@ -6,7 +6,6 @@ guessed identifier, as a plain hash would allow.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -30,8 +29,48 @@ _KEY_BYTES = 32
 _MAX_SHIFT_DAYS = 365
 
 
-def load_or_create_key(path: str | os.PathLike[str]) -> bytes:
+def load_or_create_key(path: str | os.PathLike[str], may_create: bool = True) -> bytes:
     """Read the secret key, or make one for the owner's eyes alone if the file does not exist.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        File with 64 hexadecimal digits.
+    may_create : bool
+        Whether there is nothing yet that was named with a key: a missing one is then made, else refused.
+
+    Returns
+    -------
+    bytes
+        The 32 bytes of the key.
+
+    Raises
+    ------
+    InputError
+        If the file can be read by group or others, does not hold a key, or is missing and may not be made.
+    """
+    # Whether it exists is asked of the file system by creating it: of two that start at once, one makes the key.
+    if not may_create:
+        return load_key(path)
+    return _create(Path(path)) or load_key(path)
+
+
+def create_key(path: str | os.PathLike[str]) -> bytes:
+    """Make a new secret key for the owner's eyes alone.
+
+    Raises
+    ------
+    InputError
+        If there is a file already, or none can be written.
+    """
+    key = _create(Path(path))
+    if key is None:
+        raise InputError(f"key_file {path}: exists already; a new key would give every volume and patient another name")
+    return key
+
+
+def load_key(path: str | os.PathLike[str]) -> bytes:
+    """Read the secret key; a missing one is never made anew.
 
     Parameters
     ----------
@@ -46,26 +85,17 @@ def load_or_create_key(path: str | os.PathLike[str]) -> bytes:
     Raises
     ------
     InputError
-        If the file can be read by group or others, or does not hold a key.
+        If the file is missing, can be read by group or others, or does not hold a key.
     """
     path = Path(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _load_key(path)
-    except OSError as error:
-        raise InputError(f"key_file {path}: cannot be created ({error.strerror}); name a place you may write") from None
-    key = secrets.token_bytes(_KEY_BYTES)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.hex() + "\n")
-    return key
-
-
-def _load_key(path: Path) -> bytes:
-    try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise InputError(
+            f"key_file {path}: is missing; bring it back from where you keep it: under a new key every volume and "
+            "patient would be another one"
+        ) from None
     except OSError as error:
         raise InputError(f"key_file {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -79,8 +109,24 @@ def _load_key(path: Path) -> bytes:
         key = b""
     if len(key) != _KEY_BYTES:
         raise InputError(
-            f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; move it away to get a new key"
+            f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; bring back the key that you keep, or move "
+            "the file away for a new one"
         )
+    return key
+
+
+def _create(path: Path) -> bytes | None:
+    """A new key, or None where there is one."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise InputError(f"key_file {path}: cannot be created ({error.strerror}); name a place you may write") from None
+    key = secrets.token_bytes(_KEY_BYTES)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key.hex() + "\n")
     return key
 
 
@@ -137,6 +183,23 @@ def report_pseudonym(key: bytes, row: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
+def keyed_digest(key: bytes, kind: str, value: bytes | str) -> str:
+    """Keyed fingerprint of anything: the HMAC-SHA256 of its kind and value, as 64 hexadecimal digits.
+
+    Unlike a plain hash it tells nothing to somebody who guesses the value but has no key.
+
+    Parameters
+    ----------
+    key : bytes
+        The study's key.
+    kind : str
+        What is fingerprinted: equal values of two kinds have two digests.
+    value : bytes or str
+        The value; text is taken as UTF-8, with what is no text in a file's name kept as it is.
+    """
+    return _digest(key, kind, value).hex()
+
+
 def shifted_date(key: bytes, patient_id: str, day: date) -> date:
     """Move a date by the patient's own number of days, 1 to 365 either way, so that intervals within a patient stay.
 
@@ -154,8 +217,9 @@ def shifted_date(key: bytes, patient_id: str, day: date) -> date:
     return day + timedelta(days=sign * (1 + number // 2 % _MAX_SHIFT_DAYS))
 
 
-def _digest(key: bytes, kind: str, value: str) -> bytes:
-    return hmac.new(key, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+def _digest(key: bytes, kind: str, value: bytes | str) -> bytes:
+    content = value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    return hmac.digest(key, kind.encode() + b"\0" + content, "sha256")
 
 
 def _text(value: object) -> str:
