@@ -1,17 +1,28 @@
-"""Every stored table and array, declared once: names, types, units, meaning.
+"""Everything stored, declared once: tables and their columns, stores and their arrays, other files.
 
-`Study.write_table` and `Study.write_dataset` check what they write against these declarations, so a column that
-other people's scripts rely on cannot drift unnoticed.
+`schema_tables` and `schema_stores` hold the declarations. What is written is checked against them and described by
+them, so a name or type that other people's scripts rely on cannot drift unnoticed. `python -m popclust.schema` prints
+the page docs/outputs.md.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xarray as xr
+import zarr
+from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+from popclust import schema_stores, schema_tables
+
+FORMAT_VERSION = 2
 """Version of the study folder. A folder of another version is refused, never guessed at."""
 
 
@@ -21,290 +32,354 @@ class Column:
 
     name: str
     dtype: str
-    """'string', 'bool', 'int64', 'Int64' and 'boolean' (may be missing), 'float64', or 'list'."""
+    """'string', 'bool', 'int64', 'Int64' and 'boolean' (may be missing), 'float64', 'list[float64]', 'list[string]'."""
+    unit: str
+    """Empty for none."""
     doc: str
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a value is a list."""
+        return self.dtype.startswith("list[")
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """Type of the column in a parquet file."""
+        element = self.dtype.removeprefix("list[").removesuffix("]")
+        return pa.list_(_ARROW[element]) if self.is_list else _ARROW[element]
 
 
 @dataclass(frozen=True)
 class Array:
     """One array of a store."""
 
-    dims: tuple[str, ...]
+    name: str
     dtype: str
+    """A numpy dtype, or 'string'."""
+    dims: tuple[str, ...]
+    unit: str
+    """Empty for none."""
     doc: str
 
+    @property
+    def attrs(self) -> dict[str, str]:
+        """Meaning and unit, under the names that xarray labels its plots with."""
+        return {"long_name": self.doc} | ({"units": self.unit} if self.unit else {})
 
-def _columns(text: str) -> tuple[Column, ...]:
-    """Read 'name dtype meaning' lines."""
-    rows = (line.split(maxsplit=2) for line in text.strip().splitlines())
-    return tuple(Column(name, dtype, doc) for name, dtype, doc in rows)
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(self.dims)})"
 
 
-_GROUPING = """
-descriptor string  volume descriptor
-n_clusters int64   number of groups K
-seed       int64   seed of k-means
-""".strip()
-_ASSOCIATION = f"""
-{_GROUPING}
-cluster    int64   group
-term_id    string  RadLex identifier
-term       string  preferred name
-""".strip()
+@dataclass(frozen=True)
+class Table:
+    """A parquet file."""
 
-TABLES: dict[str, tuple[Column, ...]] = {
-    "cohort": _columns(
-        """
-        volume_id          string   pseudonym of the series
-        patient_id         string   pseudonym of the patient
-        study_id           string   pseudonym of the examination
-        series_number      Int64    as in the header
-        manufacturer       string   as in the header
-        model              string   scanner model
-        kernel             string   reconstruction kernel, its first value
-        slice_thickness_mm float64  as in the header
-        slice_distance_mm  float64  measured between slice positions
-        n_slices           Int64    images in the stack
-        spacing_zyx_mm     list     voxel spacing
-        age_years          float64  at the examination, 90 for more than 89
-        sex                string   as in the header
-        acquired_on        string   ISO date, shifted by a secret number of days per patient
-        contrast           boolean  contrast agent given; may be missing
-        included           bool     taken into the population
-        reasons            list     codes of why not
-        same_person_as     list     volumes under another patient_id whose keypoints say that it is the same person
-        """
-    ),
-    "quality": _columns(
-        """
-        volume_id           string  pseudonym of the series
-        template_id         string  chosen template
-        ncc                 float64 correlation with the atlas inside its lungs
-        lung_dice           float64 overlap of the lungs carried over with independent intensity-based ones
-        folding             float64 share of lung voxels where the transform folds space
-        coverage            float64 share of the atlas lung in the field of view
-        template_spread_mm  float64 disagreement of the templates after the affine step; 0 with one template
-        inverse_error_mm    float64 mean distance in the lungs between a point and itself sent there and back
-        start               string  what found where the volume lies: keypoints or search; empty: nothing did
-        n_inliers           int64   keypoint locations that agree on one rigid map to the chosen template
-        extent_low_mm       list    lowest z, y, x of the field of view in the atlas
-        extent_high_mm      list    highest z, y, x of the same
-        failure_probability float64 how likely it is that the registration failed
-        accepted            bool    taken into the population
-        reasons             list    codes of why not
-        """
-    ),
-    "clusters": _columns(
-        """
-        volume_id  string  pseudonym of the series
-        descriptor string  haralick, sift, concatenated or lda
-        n_clusters int64   number of groups K
-        seed       int64   seed of k-means
-        cluster    int64   group, 0 is the largest
-        distance   float64 Euclidean distance to the group's centre
-        stability  float64 mean Jaccard overlap of the volume's group with its best match under the other seeds
-        """
-    ),
-    "mentions": _columns(
-        """
-        volume_id string the report's volume
-        term_id   string RadLex identifier
-        term      string preferred name
-        status    string affirmed, negated, uncertain, historical, hypothetical or other_person
-        section   string section of the report
-        start     int64  first character of the mention
-        end       int64  one past its last character
-        language  string en or de
-        """
-    ),
-    "associations": _columns(
-        """
-        unit       string  what is counted: volume or patient
-        descriptor string  volume descriptor
-        n_clusters int64   number of groups K
-        seed       int64   seed of k-means
-        cluster    int64   group
-        term_id    string  RadLex identifier
-        term       string  preferred name
-        V          int64   units with the term in the group
-        C          int64   units with the term
-        R          int64   units in the group
-        B          int64   units with a report
-        odds_ratio float64 sample odds ratio
-        ci_low     float64 lower end of its 95 % confidence interval
-        ci_high    float64 upper end
-        p_value    float64 two-sided Fisher's exact test
-        p_holm     float64 corrected over the groups of the term
-        q_fdr      float64 Benjamini-Yekutieli over all tests of the grouping
-        direction  int64   1 more often, -1 less often than outside the group
-        """
-    ),
-    "criterion": _columns(
-        """
-        unit             string  what is counted
-        descriptor       string  volume descriptor
-        n_clusters       int64   number of groups K
-        seed             int64   seed of k-means
-        Q                int64   significant (term, group) pairs
-        Q_null_mean      float64 mean of Q over permutations at this K
-        Q_null_p95       float64 95th percentile of the same
-        p_value          float64 share of permutations with at least this Q at this K
-        p_value_selected float64 the same where each permutation repeats the choice of K
-        """
-    ),
-    "validity/confounders": _columns(
-        f"""
-        {_GROUPING}
-        cluster    int64   group
-        variable   string  scanner, kernel, slice_thickness_mm, contrast, sex, age_years, ...
-        kind       string  category or measurement
-        n          int64   units in the group with a value
-        n_missing  int64   units in the group without one
-        effect     float64 Cramer's V, or the rank-biserial correlation of a measurement
-        p_value    float64 group against the rest
-        p_holm     float64 corrected over all groups and variables
-        level      string  the category that stands out
-        inside     float64 its share (or the median) in the group
-        outside    float64 the same in the rest
-        """
-    ),
-    "validity/stratified": _columns(
-        f"""
-        {_ASSOCIATION}
-        variable    string  what it is stratified by
-        n_strata    int64   strata that say something
-        information float64 variance of V within strata over that without
-        method      string  mantel_haenszel or exact
-        odds_ratio  float64 common odds ratio of the strata
-        ci_low      float64 lower end of its 95 % confidence interval
-        ci_high     float64 upper end
-        p_value     float64 of no association within strata
-        q_fdr       float64 Benjamini-Hochberg over the associations repeated by this variable
-        gate        bool    the gate asks for this variable
-        survives    bool    still there, in the same direction
-        """
-    ),
-    "validity/gate": _columns(
-        f"""
-        {_ASSOCIATION}
-        survives   bool    not explained by any technical variable
-        fails      string  technical variables that it does not survive
-        """
-    ),
-    "validity/split_half": _columns(
-        f"""
-        chosen_on    string  half of the patients on which K and seed were chosen
-        tested_on    string  the other half
-        n_chosen     int64   units of the one
-        n_tested     int64   units of the other
-        {_GROUPING}
-        Q_chosen     int64   Q where it was chosen
-        Q_tested     int64   Q on the other half
-        n_replicated int64   associations that both find, in the same direction
-        Q_null_mean  float64 mean of Q on the other half over permutations
-        Q_null_p95   float64 95th percentile of the same
-        p_value      float64 share of permutations with at least this Q
-        """
-    ),
-    "validity/predicted": _columns(
-        """
-        variable string  technical or personal variable
-        n        int64   units with a value
-        n_levels int64   levels told apart
-        chance   float64 accuracy of guessing
-        accuracy float64 balanced accuracy of predicting it from the topics, across patients
-        """
-    ),
-    "validity/power": _columns(
-        f"""
-        {_ASSOCIATION}
-        C                int64   units with the term
-        R                int64   units in the group
-        B                int64   units with a report
-        level            float64 Holm's strictest step
-        power            float64 probability of finding it
-        odds_ratio_above float64 smallest odds ratio above 1 that is found with that probability
-        odds_ratio_below float64 largest below 1
-        """
-    ),
-    "validity/term_noise": _columns(
-        """
-        errors             string  which errors of the term extractor are simulated
-        miss_rate          float64 share of findings missed
-        false_mention_rate float64 share of mentions made up
-        Q                  int64   Q as found
-        Q_mean             float64 mean of Q under the errors
-        Q_p05              float64 5th percentile
-        Q_p95              float64 95th percentile
-        share_found_again  float64 share of the associations that are found again
-        """
-    ),
-    "quarantine": _columns(
-        """
-        volume_id string the volume kept out
-        stage     string where it failed
-        error     string short stable code
-        message   string one line for a person
-        attempts  int64  how often it was tried
-        when      string UTC time
-        marker    string what was tried: the volume is tried again once this changes
-        """
-    ),
-    "reports": _columns(
-        """
-        volume_id string  the report's volume; empty where none is known
-        patient_id string pseudonym of the patient; empty where none is known
-        language  string  en or de
-        n_mentions int64  mentions found
-        """
-    ),
+    doc: str
+    """What a row is."""
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A zarr group."""
+
+    path: str
+    """Where it lies, where <...> stands for any name."""
+    doc: str
+    arrays: Mapping[str, Array]
+    attrs: Mapping[str, str]
+    """Meaning of the group's attributes."""
+
+
+_ARROW = {
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "boolean": pa.bool_(),
+    "int64": pa.int64(),
+    "Int64": pa.int64(),
+    "float64": pa.float64(),
 }
 
-STORES: dict[str, dict[str, Array]] = {
-    "word_counts": {
-        "counts": Array(("volume", "word"), "uint32", "features assigned to each visual word"),
-    },
-    "topics": {
-        "topic_of_volume": Array(("volume", "topic"), "float64", "share of each topic, rows sum to 1"),
-        "word_of_topic": Array(("topic", "word"), "float64", "probability of each word, rows sum to 1"),
-        "components": Array(("topic", "word"), "float64", "variational parameters of the topics, for new volumes"),
-    },
-    "terms": {
-        "has_term": Array(("volume", "term"), "bool", "the volume's report affirms the term"),
-    },
-}
+
+def _table(text: str) -> Table:
+    doc, *lines = (line.strip() for line in text.splitlines() if line.strip())
+    rows = (line.split(maxsplit=3) for line in lines)
+    return Table(doc, tuple(Column(name, dtype, unit.strip("-"), meaning) for name, dtype, unit, meaning in rows))
+
+
+def _store(text: str) -> Store:
+    path, doc, *lines = (line.strip() for line in text.splitlines() if line.strip())
+    rows = (line.split(maxsplit=4) for line in lines if not line.startswith("@"))
+    arrays = {
+        name: Array(name, dtype, tuple(dims.split(",")), unit.strip("-"), meaning)
+        for name, dtype, dims, unit, meaning in rows
+    }
+    attrs = dict(line[1:].split(maxsplit=1) for line in lines if line.startswith("@"))
+    return Store(path, doc, arrays, attrs)
+
+
+DECLARED_TABLES: Mapping[str, Table] = {name: _table(text) for name, text in schema_tables.TABLES.items()}
+"""By name; a table lies at its name with .parquet."""
+TABLES: Mapping[str, tuple[Column, ...]] = {name: table.columns for name, table in DECLARED_TABLES.items()}
+"""The columns of each table."""
+STORES: Mapping[str, Store] = {name: _store(text) for name, text in schema_stores.STORES.items()}
+"""By name."""
+FILES: Mapping[str, str] = schema_stores.FILES
+"""Meaning of the other files by their path."""
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def names(table: str) -> list[str]:
+    """Names of a table's columns, in their order.
+
+    >>> names("duplicates")
+    ['volume_a', 'volume_b', 'n_votes', 'n_matches', 'n_inliers']
+    """
+    return [column.name for column in TABLES[table]]
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """A declared table without rows."""
+    return conform_table(name, pd.DataFrame({column: [] for column in names(name)}, dtype=object))
 
 
 def conform_table(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the declared columns in their order and types.
+    """The frame with the declared columns in their order and types; other columns are left out.
 
     Raises
     ------
     ValueError
-        A declared column is missing.
+        A declared column is missing, or holds what its type cannot.
     """
-    declared = TABLES[name]
-    missing = [c.name for c in declared if c.name not in frame.columns]
-    if missing:
-        raise ValueError(f"table {name!r}: columns {missing} are missing")
-    out = frame[[c.name for c in declared]].reset_index(drop=True)
-    return out.astype({c.name: "object" if c.dtype == "list" else c.dtype for c in declared})
+    if missing := [column for column in names(name) if column not in frame.columns]:
+        raise ValueError(f"table {name!r}: columns {missing} are missing, got {list(frame.columns)}")
+    rows = frame.reset_index(drop=True)
+    return pd.DataFrame({c.name: _conformed(name, c, rows[c.name]) for c in TABLES[name]}, index=rows.index)
 
 
-def check_dataset(name: str, dataset: xr.Dataset) -> None:
-    """Compare a dataset with its declaration.
+def arrow_schema(name: str) -> pa.Schema:
+    """Types of a table's parquet file; each field carries its column's meaning and unit."""
+    fields = [
+        pa.field(c.name, c.arrow, metadata={"meaning": c.doc} | ({"unit": c.unit} if c.unit else {}))
+        for c in TABLES[name]
+    ]
+    return pa.schema(fields)
+
+
+def to_arrow(name: str, frame: pd.DataFrame) -> pa.Table:
+    """A declared table as its parquet file holds it. Raises as `conform_table`."""
+    return pa.Table.from_pandas(conform_table(name, frame), schema=arrow_schema(name), preserve_index=False)
+
+
+def encode_table(name: str, frame: pd.DataFrame) -> bytes:
+    """Parquet bytes of a declared table; equal frames give equal bytes. Raises as `conform_table`."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(to_arrow(name, frame), sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _conformed(table: str, column: Column, values: pd.Series) -> pd.Series:
+    """Values in the column's type; a value that would change on the way is refused."""
+    try:
+        if column.is_list:
+            lists = values.astype(object)
+            pa.array(
+                lists.where(~lists.map(lambda v: isinstance(v, str)), 0), column.arrow
+            )  # text is no list of letters
+            return lists
+        out = values.astype(column.dtype)
+        is_text = pd.api.types.infer_dtype(values, skipna=True) in ("string", "categorical", "empty")
+        is_kept = {
+            "string": lambda: is_text or bool(values.isna().all()),
+            "int64": lambda: bool((out == values).all()),
+            "bool": lambda: bool((out == values).all()),
+        }.get(column.dtype, lambda: True)()
+    except (TypeError, ValueError, pa.ArrowException):
+        is_kept = False
+    if is_kept:
+        return out
+    shown = ", ".join(sorted({type(value).__name__ for value in values}))
+    raise ValueError(f"table {table!r}, column {column.name!r}: must be {column.dtype}, got {values.dtype} ({shown})")
+
+
+# -- stores ------------------------------------------------------------------------------------------------------
+
+
+def conform_dataset(name: str, dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with every array's declared meaning and unit as attributes, ready for `to_zarr`.
 
     Raises
     ------
     ValueError
-        An array is missing, or has other dims or another dtype.
+        An array or attribute is missing or not declared, or an array has other dims or another dtype.
     """
-    for array_name, declared in STORES[name].items():
-        if array_name not in dataset:
-            raise ValueError(f"store {name!r}: array {array_name!r} is missing")
-        array = dataset[array_name]
-        if array.dims != declared.dims or str(array.dtype) != declared.dtype:
-            raise ValueError(
-                f"store {name!r}: {array_name!r} must be {declared.dtype} {declared.dims}, "
-                f"got {array.dtype} {array.dims}"
-            )
+    _check_names(name, [str(v) for v in dataset.variables], [str(a) for a in dataset.attrs])
+    # zarr specifies text of variable length only
+    text = {k: v.astype(object) for k, v in dataset.coords.items() if v.dtype.kind in "UT"}
+    out = dataset.assign_coords(text)
+    for array in STORES[name].arrays.values():
+        _check_array(name, array, dataset[array.name].dtype, dataset[array.name].dims)
+        out[array.name].attrs = dict(array.attrs)
+    return out
+
+
+def write_group(
+    group: zarr.Group,
+    store: str,
+    arrays: Mapping[str, NDArray],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    array_attrs: Mapping[str, Mapping[str, Any]] | None = None,
+    chunks: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Write a declared store into an empty zarr group; equal content gives equal bytes.
+
+    Every array carries the names of its dimensions, its meaning and its unit, so that xarray opens the group.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Empty.
+    store : str
+        One of :data:`STORES`.
+    arrays : mapping of str to ndarray
+        All arrays of the store.
+    attrs : mapping, optional
+        All attributes of the store, as JSON values.
+    array_attrs : mapping, optional
+        More attributes of single arrays, the grid of a volume say.
+    chunks : mapping, optional
+        Chunks of single arrays; zarr chooses those of the others.
+
+    Raises
+    ------
+    ValueError
+        An array or attribute is missing or not declared, an array has another dtype or number of dimensions, or two
+        arrays differ in the length of a dimension.
+    """
+    attrs, array_attrs, chunks = attrs or {}, array_attrs or {}, chunks or {}
+    _check_names(store, arrays, attrs)
+    length: dict[str, tuple[int, str]] = {}
+    for name, array in STORES[store].arrays.items():
+        shape = arrays[name].shape
+        _check_array(store, array, arrays[name].dtype, array.dims if len(shape) == len(array.dims) else shape)
+        for dim, n in zip(array.dims, shape, strict=True):
+            first, of = length.setdefault(dim, (n, name))
+            if first != n:
+                raise ValueError(f"store {store!r}, array {name!r}: {dim} is {n} long, that of {of!r} {first}")
+    for name, array in STORES[store].arrays.items():
+        group.create_array(
+            name,
+            data=_storable(array, arrays[name]),
+            chunks=chunks.get(name, "auto"),
+            **metadata(store, name, array_attrs.get(name)),
+        )
+    group.attrs.update(dict(attrs))
+
+
+def create_array(group: zarr.Group, store: str, name: str, shape: tuple[int, ...], **storage: Any) -> zarr.Array:
+    """A declared array to be filled piece by piece; `storage` as of `zarr.Group.create_array`."""
+    return group.create_array(
+        name, shape=shape, dtype=STORES[store].arrays[name].dtype, **metadata(store, name), **storage
+    )
+
+
+def metadata(store: str, name: str, attrs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `zarr.Group.create_array` is told of a declared array besides its values."""
+    array = STORES[store].arrays[name]
+    return {"dimension_names": array.dims, "attributes": {**array.attrs, **(attrs or {})}}
+
+
+def _storable(array: Array, values: NDArray) -> NDArray:
+    return values.astype(np.dtypes.StringDType()) if array.dtype == "string" else np.ascontiguousarray(values)
+
+
+def _check_names(store: str, arrays: Iterable[str], attrs: Iterable[str]) -> None:
+    declared = STORES[store]
+    for kind, given, wanted in (("arrays", arrays, declared.arrays), ("attributes", attrs, declared.attrs)):
+        if set(given) != set(wanted):
+            raise ValueError(f"store {store!r}: must have the {kind} {sorted(wanted)}, got {sorted(given)}")
+
+
+def _check_array(store: str, array: Array, dtype: Any, dims: Iterable[object]) -> None:
+    given = "string" if dtype.kind in "OUT" else str(dtype)
+    if (given, tuple(dims)) != (array.dtype, array.dims):
+        raise ValueError(
+            f"store {store!r}, array {array.name!r}: must be {array}, got {given} ({', '.join(map(str, dims))})"
+        )
+
+
+# -- the study's files -------------------------------------------------------------------------------------------
+
+
+def declared_as(path: str) -> str | None:
+    """Where the table, store or file that a path of the study belongs to is declared to lie; None: nothing is.
+
+    >>> declared_as("features/v1.zarr/sift/c/0/0")
+    'features/<volume_id>.zarr'
+    >>> declared_as("features/notes.txt") is None
+    True
+    """
+    return next((entry for entry, pattern in _PATTERNS.items() if pattern.fullmatch(path)), None)
+
+
+def _pattern(entry: str, inside: str = "") -> re.Pattern[str]:
+    literal = (re.escape(part) for part in re.split(r"<\w+>", entry))
+    return re.compile("[^/]+".join(literal) + inside)
+
+
+_PATTERNS = {
+    **{f"{name}.parquet": _pattern(f"{name}.parquet") for name in TABLES},
+    **{store.path: _pattern(store.path, "/.+") for store in STORES.values()},
+    **{name: _pattern(name) for name in FILES},
+}
+
+
+# -- the page ----------------------------------------------------------------------------------------------------
+
+
+def page() -> str:
+    """The reference of everything a study holds, as Markdown."""
+    parts = [_HEAD, "## Tables"]
+    for name, table in DECLARED_TABLES.items():
+        rows = [(f"`{c.name}`", c.dtype, c.unit, c.doc) for c in table.columns]
+        parts += [f"### `{name}.parquet`", f"One row: {table.doc}.", _grid(("column", "type", "unit", "meaning"), rows)]
+    parts.append("## Stores")
+    for store in STORES.values():
+        arrays = [(f"`{a.name}`", a.dtype, ", ".join(a.dims), a.unit, a.doc) for a in store.arrays.values()]
+        parts += [f"### `{store.path}`", f"{store.doc[0].upper()}{store.doc[1:]}."]
+        parts.append(_grid(("array", "dtype", "dimensions", "unit", "meaning"), arrays))
+        if store.attrs:
+            parts.append(_grid(("attribute", "meaning"), [(f"`{a}`", doc) for a, doc in store.attrs.items()]))
+    parts += ["## Other files", _grid(("file", "meaning"), [(f"`{f}`", doc) for f, doc in FILES.items()])]
+    return "\n\n".join(parts) + "\n"
+
+
+_HEAD = f"""\
+# What a study holds
+
+Version {FORMAT_VERSION} of the folder. Tables are parquet, stores are zarr 3; both describe themselves: columns carry
+`meaning` and `unit` as metadata of their field, arrays carry `long_name` and `units` as attributes. Read them with
+
+```python
+import pandas as pd
+import xarray as xr
+
+pd.read_parquet("study/associations.parquet")
+xr.open_zarr("study/word_counts.zarr", consolidated=False)
+```
+
+Vectors and axes are in the order z, y, x; z points to the head, y to the back, x to the left. Arrays on a grid carry
+`spacing_mm` and `origin_mm` as attributes. `<volume_id>` is the pseudonym of a series. This page is made by
+`python -m popclust.schema > docs/outputs.md`."""
+
+
+def _grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -15,7 +15,8 @@ from popclust.evaluation.associations import associate
 from popclust.evaluation.counting import ReportTerms
 from popclust.imaging.ome_zarr import write_ome_zarr
 from popclust.imaging.volume import Volume
-from popclust.normalization.stored_maps import save_volume
+from popclust.normalization.normalized import Normalized
+from popclust.normalization.transform import DisplacementField
 from popclust.population.clustering import DESCRIPTORS, descriptor_matrix, group_over_seeds
 from popclust.population.topics import scale_counts
 from popclust.presentation.figures import write_figures
@@ -150,7 +151,9 @@ def phantom(rng: np.random.Generator, group: int) -> tuple[Volume, Volume]:
 def _write_volume(study: Study, rng: np.random.Generator, volume_id: str, group: int) -> None:
     volume, lungs = phantom(rng, group)
     write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), volume)
-    save_volume(study.open_group("normalized", f"{volume_id}.zarr", mode="w"), "lung", lungs)
+    still = DisplacementField(np.zeros((3, 1, 1, 1), np.float32), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    normalized = Normalized("atlas", {}, still, still, lungs, np.eye(3), {})
+    normalized.save(study.open_group("normalized", f"{volume_id}.zarr", mode="w"))
 
 
 def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.DataFrame:

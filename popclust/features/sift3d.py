@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
+from popclust import schema
 from popclust.features.sift_descriptor import describe_along, describe_in_own_frames, ranks
 from popclust.features.sift_sites import Sites, dense_sites, keypoint_sites
 from popclust.imaging.volume import Volume, resample, sample
@@ -46,8 +47,7 @@ class Keypoints:
 
     def save(self, group: zarr.Group) -> None:
         """Write into an empty zarr group; equal keypoints give equal bytes."""
-        for f in fields(self):
-            group.create_array(f.name, data=np.ascontiguousarray(getattr(self, f.name)))
+        schema.write_group(group, "keypoints", {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, group: zarr.Group) -> Keypoints:

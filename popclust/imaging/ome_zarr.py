@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from popclust import schema
 from popclust.imaging.volume import AIR_HU, Vector, Volume
 
 VERSION = "0.5"
@@ -46,6 +47,7 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
         overwrite=True,
         attributes={"ome": _multiscales(volume), "popclust": dict(sorted((attributes or {}).items()))},
     )
+    is_ct = volume.voxels.dtype == np.int16
     array = group.create_array(
         "0",
         shape=volume.shape,
@@ -53,8 +55,8 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
         chunks=(_CHUNK,) * 3,
         shards=tuple(-(-n // _CHUNK) * _CHUNK for n in volume.shape),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-        fill_value=AIR_HU if volume.voxels.dtype == np.int16 else False,
-        dimension_names=("z", "y", "x"),
+        fill_value=AIR_HU if is_ct else False,
+        **(schema.metadata("volume", "0") if is_ct else {"dimension_names": ("z", "y", "x")}),
     )
     array[...] = volume.voxels
 

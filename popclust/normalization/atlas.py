@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 import zarr
 
+from popclust import schema, storage
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.volume import Vector, Volume, sample
 from popclust.normalization.elastix import CorrespondingPoints
@@ -20,7 +19,7 @@ from popclust.normalization.landmarks import Landmarks, shared
 from popclust.normalization.preparation import Prepared, corners_mm, prepare
 from popclust.normalization.quality import dice, measure, thinned
 from popclust.normalization.registration import register_pair
-from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
+from popclust.normalization.stored_maps import load_field, load_volume, save_gridded
 from popclust.normalization.transform import DisplacementField, inverse_field
 from popclust.settings import AtlasSettings, NormalizeSettings
 
@@ -65,9 +64,9 @@ class Template:
 
     def save(self, url: str) -> None:
         """Write to templates/<template_id>/ of an atlas's folder or fsspec URL."""
-        group = _save_part(self._url(url, self.template_id), self.prepared, self.landmarks)
-        save_field(group, "to_atlas", self.to_atlas)
-        save_field(group, "from_atlas", self.from_atlas)
+        gridded = {**_volumes(self.prepared), "to_atlas": self.to_atlas, "from_atlas": self.from_atlas}
+        group = zarr.open_group(self._url(url, self.template_id), mode="w", zarr_format=3)
+        save_gridded(group, "template", gridded, _attrs_of(self.prepared, self.landmarks))
 
     @classmethod
     def load(cls, url: str, template_id: str) -> Template:
@@ -109,12 +108,12 @@ class Atlas:
 
     def save(self, url: str) -> None:
         """Write to a folder or fsspec URL (atlas/ of a study)."""
-        _save_part(posixpath.join(url, "reference.zarr"), self.reference, self.landmarks)
+        attrs = _attrs_of(self.reference, self.landmarks)
+        attrs["templates"] = [t.template_id for t in self.templates[1:]]
+        group = zarr.open_group(posixpath.join(url, "reference.zarr"), mode="w", zarr_format=3)
+        save_gridded(group, "atlas", _volumes(self.reference), attrs)
         for template in self.templates[1:]:
             template.save(url)
-        zarr.open_group(posixpath.join(url, "reference.zarr"), mode="r+").attrs["templates"] = [
-            t.template_id for t in self.templates[1:]
-        ]
 
     @classmethod
     def load(cls, url: str) -> Atlas:
@@ -142,18 +141,16 @@ class BuiltAtlas:
     atlas: Atlas
     """The atlas with the templates that passed or were approved."""
     table: pd.DataFrame
-    """One row per template offered: template_id, n_landmarks, landmark_error_mm, landmark_error_max_mm, lung_dice,
-    n_organs, organ_dice, organ_dice_min, ncc, folding, used, approved, reasons."""
+    """One row per template offered, with the columns of atlas/templates.parquet."""
     registered: tuple[Template, ...] = ()
     """All templates that could be registered, the refused ones too: for the pictures."""
 
     def save(self, url: str) -> None:
         """Write the atlas and atlas/templates.parquet."""
         self.atlas.save(url)
-        buffer = io.BytesIO()
-        self.table.to_parquet(buffer, index=False)
-        fs, path = fsspec.core.url_to_fs(posixpath.join(url, "templates.parquet"))
-        fs.pipe_file(path, buffer.getvalue())
+        storage.write_bytes(
+            posixpath.join(url, "templates.parquet"), schema.encode_table("atlas/templates", self.table)
+        )
 
 
 def build_atlas(
@@ -201,7 +198,7 @@ def check_names(names: Sequence[str], settings: AtlasSettings) -> None:
 
 def assemble_atlas(reference: Prepared, landmarks: Landmarks, checked: Sequence[CheckedTemplate]) -> BuiltAtlas:
     """The atlas of a reference and of those of the checked templates that are used."""
-    table = pd.DataFrame([c.row for c in checked], columns=list(_EMPTY_ROW))
+    table = pd.DataFrame([c.row for c in checked], columns=schema.names("atlas/templates"))
     registered = tuple(c.template for c in checked if c.template is not None)
     used = set(table.loc[table["used"].astype(bool), "template_id"])
     kept = (_itself(reference, landmarks), *(t for t in registered if t.template_id in used))
@@ -314,13 +311,15 @@ def _itself(reference: Prepared, landmarks: Landmarks) -> Template:
     return Template(ATLAS_ID, reference, still, still, landmarks)
 
 
-def _save_part(url: str, prepared: Prepared, landmarks: Landmarks) -> zarr.Group:
-    group = zarr.open_group(url, mode="w", zarr_format=3)
-    save_volume(group, "image", prepared.image)
-    save_volume(group, "lungs", prepared.lungs)
-    group.attrs["field_of_view_mm"] = [list(corner) for corner in prepared.field_of_view_mm]
-    group.attrs["landmarks_mm"] = {name: list(point) for name, point in sorted(landmarks.items())}
-    return group
+def _volumes(prepared: Prepared) -> dict[str, Volume | DisplacementField]:
+    return {"image": prepared.image, "lungs": prepared.lungs}
+
+
+def _attrs_of(prepared: Prepared, landmarks: Landmarks) -> dict[str, Any]:
+    return {
+        "field_of_view_mm": [list(corner) for corner in prepared.field_of_view_mm],
+        "landmarks_mm": {name: list(point) for name, point in sorted(landmarks.items())},
+    }
 
 
 def _load_part(group: zarr.Group) -> tuple[Prepared, Landmarks]:

@@ -25,7 +25,7 @@ from popclust.normalization.quality import (
     thinned,
 )
 from popclust.normalization.start import extent_in
-from popclust.normalization.stored_maps import load_field, load_volume, save_field, save_volume
+from popclust.normalization.stored_maps import load_field, load_volume, save_gridded
 from popclust.normalization.template_choice import (
     BothWays,
     Candidate,
@@ -59,17 +59,13 @@ class Normalized:
 
     def save(self, group: zarr.Group) -> None:
         """Write into an empty zarr group; equal content gives equal bytes."""
-        save_field(group, "to_volume", self.to_volume)
-        save_field(group, "to_atlas", self.to_atlas)
-        save_volume(group, "lung", self.lung)
-        group.create_array("rotation_to_atlas", data=self.rotation_to_atlas)
-        group.attrs.update(
-            {
-                "template_id": self.template_id,
-                "ncc_of_templates": dict(self.ncc_of_templates),
-                "quality": dict(self.quality),
-            }
-        )
+        gridded = {"to_volume": self.to_volume, "to_atlas": self.to_atlas, "lung": self.lung}
+        attrs = {
+            "template_id": self.template_id,
+            "ncc_of_templates": dict(self.ncc_of_templates),
+            "quality": dict(self.quality),
+        }
+        save_gridded(group, "normalized", gridded, attrs, {"rotation_to_atlas": self.rotation_to_atlas})
 
     @classmethod
     def load(cls, group: zarr.Group) -> Normalized:

@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from popclust import schema
 from popclust.errors import InputError
 from popclust.population.clustering import descriptor_matrix
 from popclust.population.topics import TopicModel, scale_counts
@@ -107,17 +108,15 @@ class Model:
 
     def save(self, group: zarr.Group) -> None:
         """Write into a zarr group."""
-        group.create_array("topic_components", data=self.topics.components)
-        group.create_array("centres", data=self.centres)
-        group.attrs.update(
-            {
-                "descriptor": self.descriptor,
-                "vocabulary_of_word": self.vocabulary_of_word.tolist(),
-                "masses": {k: float(v) for k, v in vars(self.masses).items()},
-                "doc_topic_prior": self.topics.doc_topic_prior,
-                "limit": self.limit,
-            }
-        )
+        attrs = {
+            "descriptor": self.descriptor,
+            "vocabulary_of_word": self.vocabulary_of_word.tolist(),
+            "masses": {k: float(v) for k, v in vars(self.masses).items()},
+            "doc_topic_prior": self.topics.doc_topic_prior,
+            "limit": self.limit,
+        }
+        arrays = {"topic_components": self.topics.components, "centres": self.centres}
+        schema.write_group(group, "model", arrays, attrs)
 
     @classmethod
     def load(cls, group: zarr.Group) -> Model:

@@ -1,0 +1,225 @@
+"""Declarations of the tables, as text that `popclust.schema` reads; a table lies at its name with `.parquet`.
+
+The first line says what a row is; every other line is a column: name, dtype, unit (- for none), meaning.
+"""
+
+_GROUPING = """
+    descriptor string  -  volume descriptor
+    n_clusters int64   -  number of groups K
+    seed       int64   -  seed of k-means
+"""
+_TERM_OF_GROUP = f"""
+    {_GROUPING}
+    cluster    int64   -  group
+    term_id    string  -  RadLex identifier
+    term       string  -  preferred name
+"""
+
+TABLES = {
+    "cohort": """
+        a series that was seen, included or not
+        volume_id          string        -      pseudonym of the series
+        patient_id         string        -      pseudonym of the patient
+        study_id           string        -      pseudonym of the examination
+        accession_id       string        -      pseudonym of the accession number, by which reports may join
+        series_number      Int64         -      as in the header
+        manufacturer       string        -      as in the header
+        model              string        -      scanner model
+        kernel             string        -      reconstruction kernel, its first value
+        slice_thickness_mm float64       mm     as in the header
+        slice_distance_mm  float64       mm     measured between slice positions
+        n_slices           Int64         -      images in the stack
+        spacing_zyx_mm     list[float64] mm     voxel spacing
+        age_years          float64       years  at the examination, 90 for more than 89
+        sex                string        -      as in the header
+        acquired_on        string        -      ISO date, shifted by a secret number of days per patient
+        contrast           boolean       -      contrast agent given; may be missing
+        included           bool          -      taken into the population
+        reasons            list[string]  -      codes of why not
+        same_person_as     list[string]  -      volumes under another patient_id that show the same person
+    """,
+    "duplicates": """
+        a pair of volumes under different patient_ids whose keypoints say that they show one person
+        volume_a  string  -  pseudonym of the one series, the first in order
+        volume_b  string  -  pseudonym of the other
+        n_votes   int64   -  descriptors of either that are nearer to one of the other than to anybody else's, by far
+        n_matches int64   -  keypoint locations with a mutual nearest descriptor
+        n_inliers int64   -  of these, the locations that one rigid map takes onto each other
+    """,
+    "atlas/templates": """
+        a template that was offered for the atlas
+        template_id           string       -   its name
+        n_landmarks           int64        -   landmarks shared with the atlas
+        landmark_error_mm     float64      mm  mean distance of the landmarks after registration
+        landmark_error_max_mm float64      mm  largest distance of the same
+        lung_dice             float64      -   overlap of the lungs carried over with the atlas's
+        n_organs              int64        -   organs that both label maps show
+        organ_dice            float64      -   mean overlap of the organs
+        organ_dice_min        float64      -   smallest overlap of an organ
+        ncc                   float64      -   correlation with the atlas inside its lungs
+        folding               float64      -   share of lung voxels where the transform folds space
+        used                  bool         -   volumes may be registered through it
+        approved              bool         -   approved by name in the settings
+        reasons               list[string] -   codes of the limits it breaks
+    """,
+    "quality": """
+        a volume that was registered
+        volume_id           string        -   pseudonym of the series
+        template_id         string        -   chosen template
+        ncc                 float64       -   correlation with the atlas inside its lungs
+        lung_dice           float64       -   overlap of the lungs carried over with independent intensity-based ones
+        folding             float64       -   share of lung voxels where the transform folds space
+        coverage            float64       -   share of the atlas lung in the field of view
+        template_spread_mm  float64       mm  disagreement of the templates after the affine step; 0 with one template
+        inverse_error_mm    float64       mm  mean distance in the lungs between a point and itself sent there and back
+        start               string        -   what found where the volume lies: keypoints or search; empty: nothing did
+        n_inliers           int64         -   keypoint locations that agree on one rigid map to the chosen template
+        extent_low_mm       list[float64] mm  lowest z, y, x of the field of view in the atlas
+        extent_high_mm      list[float64] mm  highest z, y, x of the same
+        failure_probability float64       -   how likely it is that the registration failed
+        accepted            bool          -   taken into the population
+        reasons             list[string]  -   codes of why not
+    """,
+    "clusters": f"""
+        a volume in the reported grouping; every grouping stands in groupings.zarr
+        volume_id  string  -  pseudonym of the series
+        {_GROUPING}
+        cluster    int64   -  group, 0 is the largest
+        distance   float64 -  Euclidean distance to the group's centre
+        stability  float64 -  mean Jaccard overlap of the volume's group with its best match under the other seeds
+    """,
+    "mentions": """
+        a place in a report that names a term, and a volume that the report is of
+        volume_id string -  the report's volume
+        term_id   string -  RadLex identifier
+        term      string -  preferred name
+        status    string -  affirmed, negated, uncertain, historical, hypothetical or other_person
+        section   string -  section of the report
+        start     int64  -  first character of the mention
+        end       int64  -  one past its last character
+        language  string -  en or de
+    """,
+    "reports": """
+        a report and a volume that it is of
+        volume_id  string -  the report's volume; empty where none is known
+        patient_id string -  pseudonym of the patient; empty where none is known
+        language   string -  en or de
+        n_mentions int64  -  mentions found
+    """,
+    "associations": f"""
+        a term in a group of one grouping
+        unit       string  -  what is counted: volume or patient
+        {_TERM_OF_GROUP}
+        V          int64   -  units with the term in the group
+        C          int64   -  units with the term
+        R          int64   -  units in the group
+        B          int64   -  units with a report
+        odds_ratio float64 -  sample odds ratio
+        ci_low     float64 -  lower end of its 95 % confidence interval
+        ci_high    float64 -  upper end
+        p_value    float64 -  two-sided Fisher's exact test
+        p_holm     float64 -  corrected over the groups of the term
+        q_fdr      float64 -  Benjamini-Yekutieli over all tests of the grouping
+        direction  int64   -  1 more often, -1 less often than outside the group
+    """,
+    "criterion": f"""
+        a grouping
+        unit             string  -  what is counted
+        {_GROUPING}
+        Q                int64   -  significant (term, group) pairs
+        Q_null_mean      float64 -  mean of Q over permutations at this K
+        Q_null_p95       float64 -  95th percentile of the same
+        p_value          float64 -  share of permutations with at least this Q at this K
+        p_value_selected float64 -  the same where each permutation repeats the choice of K
+    """,
+    "validity/confounders": f"""
+        a technical or personal variable in a group of the reported grouping
+        {_GROUPING}
+        cluster    int64   -  group
+        variable   string  -  scanner, kernel, slice_thickness_mm, contrast, sex, age_years, ...
+        kind       string  -  category or measurement
+        n          int64   -  units in the group with a value
+        n_missing  int64   -  units in the group without one
+        effect     float64 -  Cramer's V, or the rank-biserial correlation of a measurement
+        p_value    float64 -  group against the rest
+        p_holm     float64 -  corrected over all groups and variables
+        level      string  -  the category that stands out
+        inside     float64 -  its share (or the median) in the group
+        outside    float64 -  the same in the rest
+    """,
+    "validity/stratified": f"""
+        a reported association, stratified by one variable
+        {_TERM_OF_GROUP}
+        variable    string  -  what it is stratified by
+        n_strata    int64   -  strata that say something
+        information float64 -  variance of V within strata over that without
+        method      string  -  mantel_haenszel or exact
+        odds_ratio  float64 -  common odds ratio of the strata
+        ci_low      float64 -  lower end of its 95 % confidence interval
+        ci_high     float64 -  upper end
+        p_value     float64 -  of no association within strata
+        q_fdr       float64 -  Benjamini-Hochberg over the associations repeated by this variable
+        gate        bool    -  the gate asks for this variable
+        survives    bool    -  still there, in the same direction
+    """,
+    "validity/gate": f"""
+        a reported association
+        {_TERM_OF_GROUP}
+        survives   bool    -  not explained by any technical variable
+        fails      string  -  technical variables that it does not survive
+    """,
+    "validity/split_half": f"""
+        a half of the patients on which the grouping was chosen
+        chosen_on    string  -  half of the patients on which K and seed were chosen
+        tested_on    string  -  the other half
+        n_chosen     int64   -  units of the one
+        n_tested     int64   -  units of the other
+        {_GROUPING}
+        Q_chosen     int64   -  Q where it was chosen
+        Q_tested     int64   -  Q on the other half
+        n_replicated int64   -  associations that both find, in the same direction
+        Q_null_mean  float64 -  mean of Q on the other half over permutations
+        Q_null_p95   float64 -  95th percentile of the same
+        p_value      float64 -  share of permutations with at least this Q
+    """,
+    "validity/predicted": """
+        a variable that is predicted from the topics
+        variable string  -  technical or personal variable
+        n        int64   -  units with a value
+        n_levels int64   -  levels told apart
+        chance   float64 -  accuracy of guessing
+        accuracy float64 -  balanced accuracy of predicting it from the topics, across patients
+    """,
+    "validity/power": f"""
+        a term in a group of the reported grouping
+        {_TERM_OF_GROUP}
+        C                int64   -  units with the term
+        R                int64   -  units in the group
+        B                int64   -  units with a report
+        level            float64 -  Holm's strictest step
+        power            float64 -  probability of finding it
+        odds_ratio_above float64 -  smallest odds ratio above 1 that is found with that probability
+        odds_ratio_below float64 -  largest below 1
+    """,
+    "validity/term_noise": """
+        a simulated rate of errors of the term extractor
+        errors             string  -  which errors of the term extractor are simulated
+        miss_rate          float64 -  share of findings missed
+        false_mention_rate float64 -  share of mentions made up
+        Q                  int64   -  Q as found
+        Q_mean             float64 -  mean of Q under the errors
+        Q_p05              float64 -  5th percentile
+        Q_p95              float64 -  95th percentile
+        share_found_again  float64 -  share of the associations that are found again
+    """,
+    "quarantine": """
+        a volume that is kept out of a stage
+        volume_id string -  the volume kept out
+        stage     string -  where it failed
+        error     string -  short stable code
+        message   string -  one line for a person
+        attempts  int64  -  how often it was tried
+        when      string -  UTC time
+        marker    string -  what was tried: the volume is tried again once this changes
+    """,
+}
