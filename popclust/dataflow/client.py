@@ -42,6 +42,9 @@ WORKER_CONFIG = {
     "distributed.comm.timeouts.connect": "60s",
 }
 
+_SOURCE = popclust.source_digest()
+"""Taken when this code was loaded: files may change under a process that lives long."""
+
 
 @contextmanager
 def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iterator[Client | None]:
@@ -139,10 +142,11 @@ def _is_loopback(host: str) -> bool:
 
 def _check_workers(client: Client) -> None:
     """Every worker must have this popclust and be allowed to own a child."""
-    for address, (version, is_daemon) in client.run(_worker_facts).items():
-        if version != popclust.__version__:
+    for address, (version, digest, is_daemon) in client.run(_worker_facts).items():
+        if digest != _SOURCE:
             raise InputError(
-                f"Dask worker {address} has popclust {version}, this is {popclust.__version__}: install the same"
+                f"Dask worker {address} has popclust {version} (source {digest}), "
+                f"this is {popclust.__version__} (source {_SOURCE}): install the same and start the workers again"
             )
         if is_daemon:
             raise InputError(
@@ -151,10 +155,10 @@ def _check_workers(client: Client) -> None:
             )
 
 
-def _worker_facts() -> tuple[str, bool]:
+def _worker_facts() -> tuple[str, str, bool]:
     import multiprocessing
 
-    return popclust.__version__, multiprocessing.current_process().daemon
+    return popclust.__version__, _SOURCE, multiprocessing.current_process().daemon
 
 
 def _free_port(wanted: int) -> int:

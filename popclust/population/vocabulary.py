@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from sklearn.cluster import MiniBatchKMeans
+
+from popclust import schema
+from popclust.settings import VocabularySettings
 
 VOCABULARIES = ("haralick", "micro_sift", "macro_sift")
 """The three vocabularies, in the order in which their words are concatenated."""
@@ -110,9 +114,7 @@ class Vocabulary:
             "position_centre_mm": scaling.position_centre_mm,
             "position_spread_mm": scaling.position_spread_mm,
         }
-        for name, values in arrays.items():
-            group.create_array(name, data=np.ascontiguousarray(values))
-        group.attrs.update({"name": self.name, "spatial_weight": scaling.spatial_weight})
+        schema.write_group(group, "vocabulary", arrays, {"name": self.name, "spatial_weight": scaling.spatial_weight})
 
     @classmethod
     def load(cls, group: zarr.Group) -> Vocabulary:
@@ -129,6 +131,50 @@ class Vocabulary:
             float(group.attrs["spatial_weight"]),  # type: ignore[arg-type]
         )
         return cls(str(group.attrs["name"]), scaling, array("centres"))
+
+
+def learn_vocabulary(
+    name: str,
+    features: NDArray[np.floating],
+    positions_mm: NDArray[np.floating],
+    settings: VocabularySettings,
+    *,
+    shuffle: bool = True,
+) -> Vocabulary:
+    """Learn one vocabulary by mini-batch k-means from rows in memory.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`VOCABULARIES`; says how many words.
+    features : (n, d) array
+        Features of many volumes.
+    positions_mm : (n, 3) array
+        Their positions in the atlas, zyx.
+    settings : VocabularySettings
+        Words, weight of the position, blocks, passes and seed.
+    shuffle : bool
+        Bring the rows into random order first; False where they are in one already.
+
+    Raises
+    ------
+    ValueError
+        No rows.
+    """
+    if shuffle:
+        order = np.random.default_rng(settings.seed).permutation(len(features))
+        features, positions_mm = features[order], positions_mm[order]
+    scaling = FeatureScaling.fitted(features, positions_mm, settings.spatial_weight)
+    rows = scaling.apply(features, positions_mm)
+    n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(rows, axis=0)))
+    kmeans = MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001)
+    size = max(settings.block_rows, n_words)
+    # What is left over joins the last block: one smaller than the number of words cannot start them.
+    starts = [i * size for i in range(max(1, len(rows) // size))]
+    for _ in range(settings.n_passes):
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+            kmeans.partial_fit(rows[start:stop])
+    return Vocabulary(name, scaling, np.ascontiguousarray(kmeans.cluster_centers_, dtype=np.float32))
 
 
 def training_order(n_rows_of_volume: NDArray[np.integer], start: int, stop: int) -> list[slice]:
