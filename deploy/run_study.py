@@ -3,7 +3,8 @@
     python deploy/run_study.py STUDY [--scheduler tls://host:8786]
 
 Exit codes: 0 all done; 1 finished, some volumes are in quarantine; 2 bad input or settings; 3 stopped by its
-surroundings (disk full, cluster lost): start it again and it goes on where it was.
+surroundings (disk full, cluster lost): start it again and it goes on where it was; 4 a fault of popclust's own, with
+its traceback in the log folder beside the study's key.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.console import Console
-
 from popclust.dataflow.client import connect
+from popclust.dataflow.failure import DONE, QUARANTINED, exit_code, log_folder_of, plain_console
 from popclust.dataflow.pipeline import run
-from popclust.errors import InputError, SurroundingsError
 from popclust.study import Study
 
 
@@ -26,22 +25,15 @@ def main() -> int:
     parser.add_argument("--scheduler", default="")
     parser.add_argument("--until", default="", help="end after this stage")
     arguments = parser.parse_args()
-    console = Console(stderr=True)
-    try:
+    console = plain_console()
+
+    def work() -> int:
         study = Study.open(arguments.study)
         with connect(arguments.scheduler, study.settings.compute) as client:
-            if client is not None:
-                console.print(f"dashboard: {client.dashboard_link}")
             flow = run(study, client, until=arguments.until, console=console)
-    except InputError as error:
-        console.print(f"error: {error}", soft_wrap=True)
-        return 2
-    except SurroundingsError as error:
-        console.print(f"stopped: {error}", soft_wrap=True)
-        return 3
-    for row in flow.quarantine.rows.values():
-        console.print(f"in quarantine: {row['volume_id']} at {row['stage']}: {row['message']}")
-    return 1 if len(flow.quarantine) else 0
+        return QUARANTINED if flow.n_quarantined else DONE
+
+    return exit_code(work, console, log_folder=lambda: log_folder_of(arguments.study))
 
 
 if __name__ == "__main__":
