@@ -36,7 +36,6 @@ TABLES = {
         contrast           boolean       -      contrast agent given; may be missing
         included           bool          -      taken into the population
         reasons            list[string]  -      codes of why not
-        same_person_as     list[string]  -      volumes under another patient_id that show the same person
     """,
     "duplicates": """
         a pair of volumes under different patient_ids whose keypoints say that they show one person

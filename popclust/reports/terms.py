@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from popclust import schema
 from popclust.errors import InputError
 from popclust.reports.concepts import LANGUAGES
 from popclust.reports.language import detect_language
@@ -19,8 +20,8 @@ from popclust.reports.sections import sections, valid_headings
 from popclust.reports.text import FoldedText, fold
 from popclust.settings import TermsSettings
 
-MENTION_COLUMNS = ("report", "term_id", "term", "status", "section", "start", "end", "language")
-"""Columns of the table of mentions; `report` is the number of the text in its batch."""
+MENTION_COLUMNS = ("report", *schema.names("mentions")[1:])
+"""Columns of the table of mentions, with the number of the text in its batch for the volume."""
 
 
 class Mention(NamedTuple):
