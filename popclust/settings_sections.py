@@ -1,0 +1,392 @@
+"""The sections of study.toml, one frozen dataclass each: every setting, declared once.
+
+A field is a setting: its default, its type with range, unit and kind, and under it the docstring that is its meaning.
+All else follows from it (see :mod:`popclust.settings`): the text and check of study.toml, what markers hash,
+what a page may print, and docs/settings.md. A setting without a kind shapes results.
+No default here is "the paper's" unless it says so: the paper leaves most of them open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from popclust.settings_types import (
+    LIMIT,
+    LOWER_FIRST,
+    PLACE,
+    REGULAR_EXPRESSION,
+    CohortColumn,
+    Correlation,
+    Count,
+    CountOrNone,
+    Descriptor,
+    ErrorRate,
+    Level,
+    Millimetres,
+    Prior,
+    ReportSection,
+    Seed,
+    Share,
+    Technical,
+    Text,
+    Unit,
+    Weight,
+)
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """What is read, and which series are included."""
+
+    sources: Annotated[tuple[Text, ...], PLACE] = ()
+    """Folders or files with DICOM series, NIfTI, MetaImage or NRRD volumes; relative to study.toml."""
+    key_file: Annotated[str, PLACE] = ""
+    """Secret key of the pseudonyms, kept outside the study; empty: beside it, in <study>.secret/."""
+    max_slice_thickness_mm: Millimetres = 3.0
+    """Thicker slices are excluded (the paper's rule: 3 mm)."""
+    min_slices: Count = 101
+    """Series with fewer slices are excluded (the paper's rule: more than 100)."""
+    kernel_pattern: Annotated[str, REGULAR_EXPRESSION] = (
+        r"(?i)^([BIU][6-9]\d[a-z]*|[BIQ][rvf](5[6-9]|[6-9]\d)[a-z]*|[BIQ]l[5-9]\d[a-z]*|FC[58]\d|Y[B-E]|[DEL]"
+        r"|((HD|FIRST|AICE)[ _]?)?(LUNG|BONE( ?PLUS)?|EDGE|ULTRA)|[BL]_V?SHARP\w*)([ /].*)?$"
+    )
+    """Sharp reconstruction kernels, as a regular expression: the paper's (Siemens B60, B70, B80, I70, I80 ...) and
+    their like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YB to YE, D, E, L; GE LUNG, BONE, EDGE ..."""
+    accept_missing_kernel: bool = False
+    """Include series whose kernel is not known (NIfTI files never tell it)."""
+    min_lung_ml: Annotated[float, Meta(ge=0), Unit("ml")] = 500.0
+    """Series that show less aerated lung than this are excluded as another body part."""
+    max_gap_mm: Millimetres = 0.1
+    """Largest departure of a slice from the regular distance before a series counts as irregular."""
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """The reference space and the templates that lead to it."""
+
+    volume: Annotated[str, PLACE] = ""
+    """The atlas volume; empty: chosen from the cohort (medoid of lung shape among volumes of thin slices)."""
+    templates: Annotated[tuple[Text, ...], PLACE] = ()
+    """Template volumes; the atlas itself is always a template too. Empty: chosen from the cohort."""
+    n_from_cohort: CountOrNone = 3
+    """How many templates to choose from the cohort when none is given."""
+    spacing_mm: Millimetres = 2.0
+    """Isotropic resolution of the reference space in which registration works (the paper's: 2 mm)."""
+    max_landmark_error_mm: Millimetres = 10.0
+    """A template whose mean landmark error is larger is refused unless approved."""
+    min_lung_dice: Share = 0.9
+    """A template whose lungs overlap the atlas's less is refused unless approved."""
+    min_organ_dice: Share = 0.5
+    """A template whose organs, where both have masks of them, overlap less in the mean is refused unless approved."""
+    approved: tuple[Text, ...] = ()
+    """Templates that a person looked at and approves in spite of the limits."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Lung masks from other tools; without one a volume's lungs are segmented by intensity."""
+
+    folder: Annotated[str, PLACE] = ""
+    """Folder with one mask per series: <SeriesInstanceUID>.nii.gz, a folder of that name with one file per structure,
+    or, for volumes that are files, the same path below it as below their source."""
+    lung_labels: tuple[Count, ...] = ()
+    """Labels of the lungs in label maps; empty: every label. TotalSegmentator's are 10, 11, 12, 13, 14."""
+
+
+@dataclass(frozen=True)
+class NormalizeSettings:
+    """Registration of each volume to the atlas, and when it is accepted."""
+
+    transforms: Literal["register", "given"] = "register"
+    """'given' takes known transforms from given_folder instead of registering: for simulated populations only."""
+    given_folder: Annotated[str, PLACE] = ""
+    """Folder with one known transform per series, as `popclust simulate` writes it."""
+    search: Literal["full", "pruned"] = "pruned"
+    """'full': non-linear registration to every template; 'pruned': to the n_best after the affine step."""
+    n_best: Count = 1
+    """Templates that go on to the non-linear step when the search is pruned."""
+    sure_ncc: Correlation = 0.92
+    """If the best of these correlates less with the atlas (in and around the lungs), all others go on too."""
+    grid_spacing_mm: Millimetres = 10.0
+    """Distance between the control points of the final B-spline grid."""
+    n_resolutions: Annotated[int, Meta(ge=1, le=10)] = 5
+    """Levels of the image pyramid in the non-linear step."""
+    n_iterations: Count = 200
+    """Iterations per level."""
+    n_samples: Count = 5000
+    """Random voxels per iteration."""
+    metric: Literal["mi", "ncc"] = "mi"
+    """Similarity that the non-linear step maximises; 'mi' (mutual information) bears changed density best."""
+    bending_weight: Annotated[Weight, Unit("mm^2")] = 100.0
+    """Weight of the bending energy penalty (in 1/mm^2) against the similarity."""
+    edge_weight: Weight = 10.0
+    """Weight of the lung edge channel against the image in the non-linear step."""
+    min_edge_dice: Share = 0.82
+    """The lung edge takes part only if the intensity-based lungs overlap this much after the affine step."""
+    landmark_weight: Weight = 0.01
+    """Weight of landmarks where templates are registered to the atlas with them."""
+    field_spacing_mm: Millimetres = 4.0
+    """Distance between the nodes of the stored transform."""
+    min_ncc: Correlation = 0.1
+    """Volumes whose lungs correlate less with the atlas are not accepted; disease lowers it too."""
+    min_lung_dice: Share = 0.5
+    """Volumes whose carried-over lungs overlap the independent intensity-based ones less are not accepted."""
+    min_lung_inside: Share = 0.85
+    """Share of the intensity-based lungs that must lie within the carried-over ones; fluid does not lower it."""
+    min_coverage: Share = 0.15
+    """Share of the atlas lung that a volume must show, and that NCC is compared over."""
+    max_folding: Share = 0.02
+    """Largest share of lung voxels where the transform folds space."""
+    check_orientation: bool = True
+    """Try whether the volume fits the atlas better mirrored, feet first or face down."""
+    max_flip_advantage: Annotated[float, Meta(ge=0, le=2)] = 0.02
+    """Volumes that correlate better by more than this when they are turned over are not accepted."""
+    max_failure_probability: Share = 0.5
+    """Volumes whose registration failed with a higher probability are not accepted."""
+    seed: Seed = 0
+    """Seed of elastix's random sampling."""
+    timeout_s: Annotated[float, Meta(gt=0), Unit("s"), LIMIT] = 1800.0
+    """A volume's registration (to all its templates) that takes longer is ended and costs it one attempt."""
+    max_memory_mb: Annotated[int, Meta(ge=1), Unit("MB"), LIMIT] = 4000
+    """Memory limit of the child process that registers."""
+
+
+@dataclass(frozen=True)
+class HaralickSettings:
+    """Dense texture."""
+
+    spacing_mm: Millimetres = 2.0
+    """Isotropic resolution at which texture is measured."""
+    window_mm: Millimetres = 18.0
+    """Edge of the cubic window; rounded to an odd number of voxels."""
+    step_mm: Millimetres = 6.0
+    """Distance between sampling points."""
+    n_levels: Annotated[int, Meta(ge=2, le=256)] = 16
+    """Grey levels."""
+    range_hu: Annotated[tuple[float, float], LOWER_FIRST, Unit("HU")] = (-1000.0, 400.0)
+    """HU are clipped to this range before they are binned."""
+    binning: Literal["equal_width", "equalized"] = "equal_width"
+    """'equal_width': equal bins over range_hu, the same in all volumes; 'equalized': quantiles of the volume's lung."""
+    distances: Annotated[tuple[Count, ...], Meta(min_length=1), Unit("voxels")] = (1,)
+    """Distances between the voxels of a pair, in voxels."""
+    aggregation: Literal["merged", "averaged"] = "merged"
+    """'merged': one matrix summed over the 13 directions; 'averaged': features averaged over directions."""
+    masked: bool = False
+    """Count only pairs with both voxels inside the lung."""
+    features: Literal["haralick13", "ibsi25"] = "haralick13"
+    """Haralick's 13 features or all 25 of IBSI."""
+
+
+@dataclass(frozen=True)
+class SiftSettings:
+    """3D-SIFT shape features."""
+
+    spacing_mm: Millimetres = 2.0
+    """Isotropic resolution at which keypoints are found."""
+    sampling: Literal["keypoints", "dense"] = "dense"
+    """'keypoints': extrema in scale space; 'dense': descriptors on a grid of positions and scales in the lung."""
+    micro_macro_mm: Millimetres = 20.0
+    """Diameter that parts micro from macro features (the paper's: 2 cm)."""
+    diameter_sigmas: Annotated[float, Meta(gt=0)] = 4.0
+    """A feature's diameter in sigmas of its scale: 2 (Toews' stored scale), 4 (the blob) or 8 (what is described)."""
+    min_contrast_hu: Annotated[float, Meta(gt=0), Unit("HU")] = 11.5
+    """Smallest difference of Gaussians at a keypoint."""
+    max_edge_ratio: Annotated[float, Meta(ge=27)] = 140.0
+    """Keypoints whose structure tensor has trace^3 / det above this lie on a plate or edge (Toews & Wells: 140); they
+    come last, and need a contrast that grows with it."""
+    max_locations: Count = 420
+    """Keypoints of a volume at most; one location can have several orientation frames."""
+    dense_step_mm: Millimetres = 16.0
+    """Distance between the positions of dense sampling."""
+    dense_diameters_mm: tuple[Millimetres, ...] = (14.0, 32.0)
+    """Diameters of dense sampling: every position is described at each of them."""
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What each volume's features leave for the vocabularies to learn from."""
+
+    training_rows: Count = 2000
+    """Rows that each volume contributes to the training of each vocabulary at most."""
+    seed: Seed = 0
+    """Seed of their choice."""
+
+
+@dataclass(frozen=True)
+class VocabularySettings:
+    """Visual words, learnt out of core by mini-batch k-means."""
+
+    n_words_haralick: Count = 200
+    """Words of the texture vocabulary."""
+    n_words_micro_sift: Count = 100
+    """Words of the vocabulary of small shape features."""
+    n_words_macro_sift: Count = 100
+    """Words of the vocabulary of large shape features."""
+    spatial_weight: Weight = 0.5
+    """Weight of the position in the atlas against the features, as a ratio of their summed variances."""
+    block_rows: Count = 8192
+    """Rows per block; each block is one mini-batch."""
+    n_passes: Count = 3
+    """Times the training rows are gone through."""
+    seed: Seed = 0
+    """Seed of the initial centres and of the order of the rows."""
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """Word counts and their masses."""
+
+    mass_haralick: Weight = 5000.0
+    """Sum that a volume's haralick counts are scaled to before vocabularies are concatenated."""
+    mass_micro_sift: Weight = 500.0
+    """The same for micro_sift."""
+    mass_macro_sift: Weight = 500.0
+    """The same for macro_sift."""
+
+
+@dataclass(frozen=True)
+class TopicsSettings:
+    """Latent Dirichlet allocation."""
+
+    n_topics: Annotated[int, Meta(ge=2)] = 20
+    """Topics (the paper's: 20)."""
+    doc_topic_prior: Prior = 0.05
+    """Dirichlet prior of a volume's topics."""
+    topic_word_prior: Prior = 0.01
+    """Dirichlet prior of a topic's words."""
+    n_iterations: Count = 50
+    """Variational passes over the population."""
+    seed: Seed = 0
+    """Seed of the initial topics."""
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Groups of volumes."""
+
+    engine: Literal["auto", "exact", "minibatch"] = "auto"
+    """'exact': scikit-learn's k-means; 'minibatch': dask-ml's, out of core; 'auto': exact up to exact_limit volumes."""
+    exact_limit: Annotated[CountOrNone, Unit("volumes")] = 50_000
+    """Volumes up to which 'auto' is exact."""
+    n_clusters_min: Annotated[int, Meta(ge=2)] = 2
+    """Smallest number of groups tried."""
+    n_clusters_max: Annotated[int, Meta(ge=2)] = 30
+    """Largest number of groups tried; never more than a third of the volumes."""
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)] = (0, 1, 2, 3, 4)
+    """Seeds of k-means (the paper's: 5 of them)."""
+    descriptors: Annotated[tuple[Descriptor, ...], Meta(min_length=1)] = (
+        "haralick",
+        "sift",
+        "concatenated",
+        "lda",
+    )
+    """Volume descriptors compared."""
+
+
+@dataclass(frozen=True)
+class TermsSettings:
+    """Terms in radiology reports."""
+
+    reports: Annotated[str, PLACE] = ""
+    """CSV or Parquet with `text` and one of series_instance_uid, study_instance_uid, accession_number, volume_id; or a
+    folder of DICOM SR or FHIR DiagnosticReport files."""
+    lexicon: Annotated[str, PLACE] = ""
+    """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
+    roots: Annotated[tuple[Text, ...], Meta(min_length=1)] = ("RID34785",)
+    """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs.
+    Not applied to the built-in lexicon."""
+    builtin_synonyms: bool = True
+    """Add the built-in English and German synonyms to the same classes of your own lexicon."""
+    roll_up: tuple[Text, ...] = ()
+    """RadLex classes that everything below them counts as (RID5350: every pneumonia counts as pneumonia)."""
+    language: Literal["auto", "en", "de"] = "auto"
+    """Language of the reports."""
+    sections: tuple[ReportSection, ...] = ("findings", "impression")
+    """Report sections that count, where a report has headings."""
+    count_uncertain: bool = False
+    """Count uncertain mentions as findings."""
+
+
+@dataclass(frozen=True)
+class AssociateSettings:
+    """Which groups mean something."""
+
+    descriptor: Literal["haralick", "sift", "concatenated", "lda", "best"] = "lda"
+    """Descriptor that is reported (the paper's: lda)."""
+    unit: Literal["patient", "volume"] = "patient"
+    """What is counted: one volume per patient, or every volume (the paper's)."""
+    min_term_count: Count = 50
+    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes)."""
+    alpha: Level = 0.05
+    """Level of a significant association after Holm's correction over the groups of a term."""
+    n_permutations: CountOrNone = 1000
+    """Permutations of the null distribution of Q; 0 leaves it out."""
+    strata: tuple[CohortColumn, ...] = ()
+    """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
+    technical: tuple[Technical, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage")
+    """Variables that an association must survive stratification by (scanner: manufacturer and model). Not ncc: disease
+    itself lowers the correlation with a healthy atlas."""
+    gate_fdr: Level = 0.01
+    """False discovery rate among the associations that survive such a stratification."""
+    n_strata: Annotated[int, Meta(ge=2)] = 4
+    """Quantile strata of a variable that is a measurement."""
+    power: Level = 0.8
+    """Probability at which an odds ratio counts as detectable."""
+    miss_rate: ErrorRate = 0.11
+    """Share of findings that the term extractor misses (1 - recall; 0.11 on labelled chest X-ray reports)."""
+    false_mention_rate: ErrorRate = 0.09
+    """Share of extracted findings that are false (1 - precision; 0.09 on the same)."""
+    n_noise_repeats: CountOrNone = 20
+    """Repeats of that simulation; 0 leaves it out."""
+    seed: Seed = 0
+    """Seed of the permutations, the split into halves and the simulated errors."""
+
+
+@dataclass(frozen=True)
+class SummarizeSettings:
+    """The page and figures."""
+
+    show_examples: bool = True
+    """Show slices of volumes (pixel data of patients) in the figures and on the page."""
+    seed: Seed = 0
+    """Seed of the t-SNE map."""
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Where it runs: nothing here changes a result."""
+
+    n_workers: Annotated[CountOrNone, LIMIT] = 0
+    """Worker processes of the local Dask cluster; 0: one per core."""
+    in_flight_per_thread: Annotated[Count, LIMIT] = 4
+    """Tasks in flight per worker thread."""
+    attempts: Annotated[Count, LIMIT] = 2
+    """Attempts at one volume before it goes to quarantine, where its surroundings may have been at fault."""
+    allow_plain_tcp: Annotated[bool, LIMIT] = False
+    """Work on a Dask scheduler on another machine without TLS: only where the network is closed to others."""
+    min_free_disk_mb: Annotated[CountOrNone, Unit("MB"), LIMIT] = 500
+    """The run stops (exit code 3) before a disk with less room than this."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections of study.toml."""
+
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    atlas: AtlasSettings = field(default_factory=AtlasSettings)
+    masks: MaskSettings = field(default_factory=MaskSettings)
+    normalize: NormalizeSettings = field(default_factory=NormalizeSettings)
+    haralick: HaralickSettings = field(default_factory=HaralickSettings)
+    sift: SiftSettings = field(default_factory=SiftSettings)
+    extract: ExtractSettings = field(default_factory=ExtractSettings)
+    vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
+    encode: EncodeSettings = field(default_factory=EncodeSettings)
+    topics: TopicsSettings = field(default_factory=TopicsSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    terms: TermsSettings = field(default_factory=TermsSettings)
+    associate: AssociateSettings = field(default_factory=AssociateSettings)
+    summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
