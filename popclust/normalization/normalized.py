@@ -59,7 +59,11 @@ class Normalized:
 
     def save(self, group: zarr.Group) -> None:
         """Write into an empty zarr group; equal content gives equal bytes."""
-        gridded = {"to_volume": self.to_volume, "to_atlas": self.to_atlas, "lung": self.lung}
+        gridded: dict[str, Volume | DisplacementField] = {
+            "to_volume": self.to_volume,
+            "to_atlas": self.to_atlas,
+            "lung": self.lung,
+        }
         attrs = {
             "template_id": self.template_id,
             "ncc_of_templates": dict(self.ncc_of_templates),

@@ -107,7 +107,7 @@ class Vocabulary:
     def save(self, group: zarr.Group) -> None:
         """Write into a zarr group."""
         scaling = self.scaling
-        arrays = {
+        arrays: dict[str, NDArray] = {
             "centres": self.centres,
             "feature_centre": scaling.centre,
             "feature_spread": scaling.spread,
