@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from popclust.dataflow.failure import place_of
 from popclust.dataflow.isolation import IsolatedError, run_isolated
 from popclust.errors import VolumeError
 
@@ -82,6 +86,66 @@ def test_what_the_function_raises_arrives_as_it_is():
     assert caught.value.code == "flat"
     with pytest.raises(RuntimeError, match="_Stubborn: no"):
         run_isolated(_fail_stubbornly, **LIMITS)
+
+
+def _print_and_fail(name: str) -> None:
+    print("python was here")
+    os.write(1, f"reading {name}\n".encode())
+    os.write(2, f"ITK warning: {name}\n".encode())
+    raise ValueError(name)
+
+
+def _print_and_die(name: str) -> None:
+    os.write(2, f"free(): invalid pointer {name}\n".encode())
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _give_what_does_not_travel() -> object:
+    return threading.Lock()
+
+
+def test_the_child_s_traceback_and_prints_come_with_what_it_raises(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(ValueError, match="Doe") as caught:
+        run_isolated(_print_and_fail, "/data/Doe", **LIMITS)
+    text = "".join(traceback.format_exception(caught.value))
+    assert re.search(r"test_isolation.py\", line \d+, in _print_and_fail", text)
+    assert "python was here" in text
+    assert "reading /data/Doe" in text
+    assert "ITK warning: /data/Doe" in text
+    assert re.fullmatch(r"ValueError in _print_and_fail \(test_isolation.py:\d+\)", place_of(caught.value))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_crash_comes_with_its_last_words_and_python_lines(capfd: pytest.CaptureFixture[str]):
+    run_isolated(_pid, **LIMITS)
+    with pytest.raises(IsolatedError, match="SIGSEGV") as caught:
+        run_isolated(_print_and_die, "/data/Doe", **LIMITS)
+    text = "".join(traceback.format_exception(caught.value))
+    assert "free(): invalid pointer /data/Doe" in text
+    assert re.search(r"line \d+ in _print_and_die", text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_prints_of_one_call_are_not_another_s():
+    for name in ("first", "second"):
+        with pytest.raises(ValueError, match=name) as caught:
+            run_isolated(_print_and_fail, name, **LIMITS)
+    assert "first" not in str(caught.value.__cause__)
+
+
+def test_what_cannot_be_sent_back_says_so_and_the_child_lives_on():
+    before = run_isolated(_pid, **LIMITS)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        run_isolated(_give_what_does_not_travel, **LIMITS)
+    assert run_isolated(_pid, **LIMITS) == before
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(IsolatedError):
+        run_isolated(_die, **LIMITS)
+    run_isolated(_pid, **LIMITS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_child_dies_with_its_parent():

@@ -297,6 +297,13 @@ def test_elastix_giving_up_is_a_volume_error(fixed):
         register_nonlinear(fixed, fixed, AffineMap.translation([5000, 0, 0]), FAST)
 
 
+def test_what_else_elastix_says_is_not_taken_for_too_little_overlap(fixed, capfd):
+    stage = {"Registration": ["MultiResolutionRegistration"], "Metric": ["NoSuchMetric"]}
+    with pytest.raises(RuntimeError, match=r"elastix: .*could not be created: NoSuchMetric"):
+        elastix.register([fixed.image], [fixed.image], [stage], start=AffineMap.translation([0, 0, 0]))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_mask_on_another_grid_stays_in_place():
     mask = chest().with_values(chest().voxels < -500)
     grid = crop(chest(spacing=2.0), (slice(10, 90), slice(5, 80), slice(7, 120)))

@@ -2,29 +2,39 @@
 
 elastix holds the GIL for a whole registration, so in a Dask worker's own thread the heartbeat would starve; a fault in
 it would take innocent neighbours along. The child lives long (loading elastix costs seconds), is replaced after a
-crash or a kill, and dies with its parent.
+crash or a kill, and dies with its parent. What it prints may name a path or a person: it goes to an unnamed file, and
+into the traceback of what it raises, never to a terminal.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from popclust.dataflow.failure import RemoteTraceback, place_of
+
 _POLL_S = 0.2
 _GRACE_S = 2.0
+_MAX_WORDS = 8192
+"""Bytes that are kept of what a child printed."""
 _MAX_TASKS = 200
 """A child is replaced after this many tasks: whatever native code leaks goes with it."""
 
@@ -60,11 +70,11 @@ def run_isolated(
     IsolatedError
         The child crashed (``crashed``), took too long (``timeout``) or too much memory (``out_of_memory``).
     Exception
-        Whatever the function itself raised.
+        Whatever the function itself raised; the child's traceback and last words are its cause.
     """
     child = _child_of_this_thread()
     try:
-        ok, value = child.call((function, args, kwargs), timeout_s, max_memory_mb)
+        ok, value, origin = child.call((function, args, kwargs), timeout_s, max_memory_mb)
     except BaseException:
         child.kill()
         _local.child = None
@@ -74,7 +84,7 @@ def run_isolated(
         _local.child = None
     if ok:
         return value
-    raise value
+    raise value from origin
 
 
 class _Child:
@@ -83,8 +93,10 @@ class _Child:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
+        descriptor, self._name = tempfile.mkstemp(prefix="popclust-isolated-")  # the child takes the name away
+        self._printed = os.fdopen(descriptor, "rb+", buffering=0)
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(far_end, os.getpid()), daemon=True, name="popclust-isolated"
+            target=_serve, args=(far_end, os.getpid(), self._name), daemon=True, name="popclust-isolated"
         )
         self._process.start()
         far_end.close()
@@ -94,21 +106,35 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def call(self, request: Any, timeout_s: float, max_memory_mb: float) -> tuple[bool, Any]:
+    def call(self, request: Any, timeout_s: float, max_memory_mb: float) -> tuple[bool, Any, RemoteTraceback | None]:
+        """Whether it went well, what came of it, and where what it raised comes from."""
         self.n_calls += 1
+        self._printed.truncate(0)
         deadline = time.monotonic() + timeout_s
         try:
             self._pipe.send(request)
             while not self._pipe.poll(_POLL_S):
                 if time.monotonic() > deadline:
-                    raise IsolatedError("timeout", f"took longer than {timeout_s:g} s")
+                    raise IsolatedError("timeout", f"took longer than {timeout_s:g} s") from self._last_words()
                 if self._memory_mb() > max_memory_mb:
-                    raise IsolatedError("out_of_memory", f"needed more than {max_memory_mb:g} MB")
-            ok, value = self._pipe.recv()
-            return bool(ok), value
+                    words = self._last_words()
+                    raise IsolatedError("out_of_memory", f"needed more than {max_memory_mb:g} MB") from words
+            value, failure = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join(5)
-            raise IsolatedError("crashed", f"native code ended with {_ending(self._process.exitcode)}") from None
+            ending = f"native code ended with {_ending(self._process.exitcode)}"
+            raise IsolatedError("crashed", ending) from self._last_words()
+        if failure is None:
+            return True, value, None
+        text, place = failure
+        return False, value, RemoteTraceback(f"{text}{self._last_words()}", place)
+
+    def _last_words(self) -> RemoteTraceback:
+        """The end of what this call printed."""
+        end = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(0, end - _MAX_WORDS))
+        words = self._printed.read().decode(errors="replace")
+        return RemoteTraceback(f"The child printed:\n{words}" if words else "The child printed nothing.", "native code")
 
     def _memory_mb(self) -> float:
         try:
@@ -122,11 +148,17 @@ class _Child:
         self._process.join(_GRACE_S)
         if self._process.is_alive():
             self._process.kill()
+        self._forget_words()
 
     def kill(self) -> None:
         self._process.kill()
         self._process.join(5)
         self._pipe.close()
+        self._forget_words()
+
+    def _forget_words(self) -> None:
+        self._printed.close()
+        Path(self._name).unlink(missing_ok=True)  # it may have died before it came to that
 
 
 _local = threading.local()
@@ -160,20 +192,33 @@ def _ending(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def _serve(pipe: Connection, parent: int) -> None:
+def _serve(pipe: Connection, parent: int, printed: str) -> None:
     """The child's life: answer calls until the parent goes."""
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _print_to(printed)
     while True:
         try:
             function, args, kwargs = pipe.recv()
         except EOFError:
             return
         try:
-            answer = (True, function(*args, **kwargs))
+            answer = ForkingPickler.dumps((function(*args, **kwargs), None))
         except Exception as error:  # noqa: BLE001  (it is raised again in the parent)
-            answer = (False, _picklable(error))
-        pipe.send(answer)
+            text = "".join(traceback.format_exception(error))
+            answer = ForkingPickler.dumps((_picklable(error), (text, place_of(error))))
+        sys.stdout.flush()
+        pipe.send_bytes(answer)
+
+
+def _print_to(path: str) -> None:
+    """Send what Python and native code print to a file, and the Python lines of a crash."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    Path(path).unlink()
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    os.close(file)
+    faulthandler.enable(file=2)
 
 
 def _die_with(parent: int) -> None:

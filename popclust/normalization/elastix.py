@@ -5,9 +5,12 @@ elastix is imported at the first registration (it takes 10 to 20 s); nothing els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,10 @@ from popclust.normalization.transform import AffineMap, BSplineMap, ChainMap, Po
 
 ParameterMap = dict[str, list[str]]
 """One stage of elastix: name -> values, all text (elastix's own object does not pickle)."""
+
+
+_NO_OVERLAP = "Too many samples map outside moving image buffer"
+_REASON = re.compile(r"^Description: (?:ITK ERROR: )?(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,9 @@ def register(
     Raises
     ------
     VolumeError
-        elastix gave up (too few samples inside both images, a flat image ...); code ``registration_failed``.
+        elastix says that too few samples lie inside both images; code ``registration_failed``.
+    RuntimeError
+        Whatever else elastix says.
     """
     import itk
 
@@ -82,14 +91,28 @@ def register(
     method.SetParameterObject(_to_parameter_object(stages))
     method.SetInitialTransformParameterObject(_to_parameter_object([affine_parameters(start)]))
     method.SetNumberOfThreads(1)
-    method.LogToConsoleOff()
-    try:
-        method.UpdateLargestPossibleRegion()
-    except RuntimeError:
-        raise VolumeError("registration_failed", "elastix could not register this volume: too little overlap") from None
+    _update(method)
     result = method.GetTransformParameterObject()
     found = [dict(result.GetParameterMap(i)) for i in range(result.GetNumberOfParameterMaps())]
     return ChainMap((start, *(to_map(parameters) for parameters in found[-len(stages) :])))
+
+
+def _update(method: Any) -> None:
+    """Run elastix; what went wrong it tells its log alone, and writes that only into a folder."""
+    method.LogToConsoleOff()
+    with TemporaryDirectory(prefix="popclust-elastix-") as folder:
+        method.SetOutputDirectory(folder)
+        method.SetLogFileName("log")
+        method.LogToFileOn()
+        try:
+            method.UpdateLargestPossibleRegion()
+        except RuntimeError as error:
+            log = Path(folder, "log")
+            reasons = _REASON.findall(log.read_text(errors="replace")) if log.exists() else []
+            if any(_NO_OVERLAP in reason for reason in reasons):
+                message = "elastix could not register this volume: too little overlap"
+                raise VolumeError("registration_failed", message) from error
+            raise RuntimeError(f"elastix: {' / '.join(reasons) or error}") from error
 
 
 @cache
