@@ -107,4 +107,4 @@ def test_same_name_below_two_sources(tmp_path: Path) -> None:
         write(np.zeros((2, 3, 4), dtype=np.int16), tmp_path / source / "ct.mha")
     sources = [tmp_path / "a", tmp_path / "b"]
     series = group_series(scan_headers(list_files(sources), sources))
-    assert [one.identity for one in series] == ["ct.mha", "ct.mha#2"]
+    assert [one.identity for one in series] == ["a/ct.mha", "b/ct.mha"]

@@ -137,9 +137,10 @@ def test_series_without_uids_is_named_by_its_folder(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save(series_datasets(hu), tmp_path / "in" / name, edit=anonymous)
     series = grouped(tmp_path / "in")
-    assert [one.identity for one in series] == ["one", "two"]
-    (tmp_path / "in").rename(tmp_path / "elsewhere")
-    moved = grouped(tmp_path / "elsewhere")
+    assert [one.identity for one in series] == ["in/one", "in/two"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in").rename(tmp_path / "elsewhere" / "in")
+    moved = grouped(tmp_path / "elsewhere" / "in")
     assert [volume_id_of(one, KEY) for one in moved] == [volume_id_of(one, KEY) for one in series]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -14,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from popclust.errors import VolumeError
-from popclust.imaging.headers import FileHeader, functional_group, numbers_of, text_of, values_of
+from popclust.imaging.headers import FileHeader, functional_group, numbers_of, text_of, values_of, without_warnings
+from popclust.imaging.places import local_copy, open_image
 from popclust.imaging.volume import AIR_HU
 
 _MAX_HU = np.iinfo(np.int16).max
@@ -96,8 +96,10 @@ def describe_dicom(path: str) -> SeriesDescription:
         `unreadable_header`.
     """
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_DESCRIPTION_TAGS), force=True)
-        return _describe(dataset)
+        with open_image(path) as file, without_warnings():
+            return _describe(
+                pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_DESCRIPTION_TAGS), force=True)
+            )
     except Exception as error:  # noqa: BLE001 - corrupt bytes make pydicom raise nearly anything
         raise VolumeError("unreadable_header", f"the header cannot be read ({type(error).__name__})") from None
 
@@ -187,8 +189,7 @@ def read_stack(headers: Sequence[FileHeader]) -> NDArray[np.int16]:
         try:
             # The frames of one file follow each other: it is decoded once.
             if opened is None or opened[0] != header.path:
-                dataset: Dataset = pydicom.dcmread(header.path, force=True)
-                opened = (header.path, dataset, _stored_values(dataset, header.path))
+                opened = (header.path, *_decoded(header.path))
             _, dataset, stored = opened
             plane = stored if stored.ndim == 2 else stored[header.frame or 0]
             hu[index] = _to_hu(plane, dataset, header.frame)
@@ -196,6 +197,13 @@ def read_stack(headers: Sequence[FileHeader]) -> NDArray[np.int16]:
             reason = f"image {index + 1} of {len(headers)} cannot be decoded ({type(error).__name__})"
             raise VolumeError("unreadable_pixels", reason) from None
     return hu
+
+
+def _decoded(path: str) -> tuple[Dataset, NDArray]:
+    """A file's elements, and its pixels as stored."""
+    with open_image(path) as file, without_warnings():
+        dataset: Dataset = pydicom.dcmread(file, force=True)
+        return dataset, _stored_values(dataset, path)
 
 
 def _stored_values(dataset: Dataset, path: str) -> NDArray:
@@ -214,10 +222,13 @@ def _stored_values(dataset: Dataset, path: str) -> NDArray:
 def _gdcm_values(path: str, dataset: Dataset) -> NDArray:
     import gdcm
 
+    for switch in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
+        switch()  # it prints names of files
     reader = gdcm.ImageReader()
-    reader.SetFileName(str(Path(path)))
-    if not reader.Read():
-        raise ValueError("gdcm cannot read the file")
+    with local_copy(path) as near:
+        reader.SetFileName(near)
+        if not reader.Read():
+            raise ValueError("gdcm cannot read the file")
     image = reader.GetImage()
     pixel = image.GetPixelFormat()
     if pixel.GetSamplesPerPixel() != 1:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
 from popclust.imaging.geometry import Grid, align
+from popclust.imaging.places import local_copy
 from popclust.imaging.volume import AIR_HU, Volume
 
 _NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
@@ -36,14 +37,15 @@ class FileShape:
 
 
 def read_volume_file(path: str | Path) -> Volume:
-    """Read a volume file (HU, mask or label map), brought to the patient's axes; int16.
+    """Read a volume file (HU, mask or label map), brought to the patient's axes; int16. It may lie at a URL.
 
     Raises
     ------
     VolumeError
         The file cannot be read, or does not say where it lies.
     """
-    return align(read_file_voxels(str(path)), read_file_header(str(path)).grid)
+    with local_copy(str(path)) as near:
+        return align(read_file_voxels(near), read_file_header(near).grid)
 
 
 def read_file_header(path: str) -> FileShape:
@@ -52,7 +54,7 @@ def read_file_header(path: str) -> FileShape:
     Parameters
     ----------
     path : str
-        NIfTI, MetaImage or NRRD.
+        NIfTI, MetaImage or NRRD; a path or a URL.
 
     Returns
     -------
@@ -65,7 +67,8 @@ def read_file_header(path: str) -> FileShape:
         `unreadable_header`; `not_3d` for a time series, a colour or vector image, or a flat picture; `position_unknown`
         if the header gives no orientation in space (NIfTI) or a degenerate one.
     """
-    shape = _nifti_shape(_nifti(path)) if _is_nifti(path) else _itk_shape(path)
+    with local_copy(path) as near:
+        shape = _nifti_shape(_nifti(near)) if _is_nifti(near) else _itk_shape(near)
     steps = shape.grid.steps_mm
     if not np.isfinite(steps).all() or not np.isfinite(shape.grid.origin_mm).all() or abs(np.linalg.det(steps)) < 1e-9:
         raise VolumeError("position_unknown", "the header gives no usable grid")
@@ -90,7 +93,8 @@ def read_file_voxels(path: str) -> NDArray[np.int16]:
     VolumeError
         `unreadable_pixels`, also for a truncated file.
     """
-    values = _nifti_voxels(_nifti(path)) if _is_nifti(path) else _itk_voxels(path)
+    with local_copy(path) as near:
+        values = _nifti_voxels(_nifti(near)) if _is_nifti(near) else _itk_voxels(near)
     if values.dtype.kind == "f":
         values = np.rint(np.nan_to_num(values, nan=AIR_HU, posinf=AIR_HU, neginf=AIR_HU))
     return np.clip(values, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import posixpath
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag
 
 from popclust.errors import InputError
+from popclust.imaging.listing import Listing
+from popclust.imaging.places import open_image
 from popclust.imaging.volume import Vector
 
 # Vendors' headers break the rules of value representations daily; a warning per element helps nobody.
@@ -22,26 +30,38 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Files that hold a whole volume each, read through ITK."""
 
-_SKIPPED_NAMES = frozenset({"DICOMDIR", "THUMBS.DB", "DESKTOP.INI"})
-_TAGS = [
+_KEYWORDS = (
     "SpecificCharacterSet",
+    "ImageType",
     "SOPClassUID",
     "SOPInstanceUID",
+    "Modality",
+    "PatientID",
+    "IssuerOfPatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
-    "Modality",
-    "ImageType",
     "AcquisitionNumber",
     "TemporalPositionIdentifier",
     "ImagePositionPatient",
     "ImageOrientationPatient",
-    "PixelSpacing",
+    "NumberOfFrames",
     "Rows",
     "Columns",
-    "NumberOfFrames",
+    "PixelSpacing",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-]
+)
+_TAGS = {keyword: BaseTag(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+_GEOMETRY = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+}
+"""Where an image lies, and the functional group that says so of a frame."""
+_TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "LT", "SH", "ST", "UI"})
+_WORDS = frozenset({"Rows", "Columns"})
+_PADDING = " \t\r\n\v\f\0"
+_Elements = Mapping[int, RawDataElement | DataElement]
 # Without the 128-byte preamble a file begins with an element of group 0002 or 0008, in either byte order.
 _BARE_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 
@@ -53,11 +73,11 @@ class FileHeader:
     path: str
     """Where it is."""
     identity: str
-    """The path relative to its source, with forward slashes: what names a file that carries no UID."""
+    """What names a file that carries no UID: its source's name and the path below it, see :class:`Found`."""
     format: Literal["dicom", "volume", "none"]
     """`none`: nothing that can become a volume, and `problem` says why."""
     problem: str = ""
-    """`not_an_image` or `unreadable_header`, else empty."""
+    """`not_an_image`, `unreadable_header`, `unreadable_file` or `unreadable_folder`, else empty."""
     series_uid: str = ""
     """SeriesInstanceUID."""
     study_uid: str = ""
@@ -68,6 +88,10 @@ class FileHeader:
     """SOPClassUID."""
     modality: str = ""
     """CT, MR, ..."""
+    patient_id: str = ""
+    """PatientID, in clear: never stored."""
+    patient_issuer: str = ""
+    """IssuerOfPatientID, in clear: never stored."""
     is_localizer: bool = False
     """ImageType says that it is a scout view."""
     position_mm: Vector | None = None
@@ -89,52 +113,28 @@ class FileHeader:
 
 
 def list_files(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Every file below the sources, sorted; hidden files and folders, and DICOMDIR, are skipped.
+    """Every file of the sources, sorted.
 
     Parameters
     ----------
     sources : iterable of str or os.PathLike
-        Folders, gone through at every depth, and single files.
+        Folders and single files, as :class:`popclust.imaging.listing.Listing` takes them.
 
     Returns
     -------
     list of str
-        Each path once.
+        Each path or URL once.
 
     Raises
     ------
     InputError
         If a source is missing, cannot be read, or holds no file at all.
     """
-    found: set[str] = set()
-    for source in [os.fspath(one) for one in sources]:
-        if not Path(source).exists():
-            raise InputError(f"source {source!r}: there is no such file or folder")
-        files = [source] if Path(source).is_file() else list(_walk(source))
-        if not files:
-            raise InputError(f"source {source!r}: the folder holds no files")
-        found.update(files)
-    if not found:
-        raise InputError("sources: none given; name the folders with the CT series in [ingest] sources")
-    return sorted(found)
-
-
-def _walk(folder: str) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        raise InputError(f"source {folder!r}: {error.filename} cannot be read ({error.strerror})")
-
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        # A link to a folder above would be walked for ever.
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith(".") and name.upper() not in _SKIPPED_NAMES:
-                yield str(Path(parent) / name)
+    listing = Listing(sources)
+    found = sorted(one.path for one in listing if not one.problem)
+    for place in listing.absent:
+        raise InputError(listing.reason(place))
+    return found
 
 
 def scan_headers(paths: Sequence[str], sources: Sequence[str | os.PathLike[str]] = ()) -> list[FileHeader]:
@@ -153,59 +153,115 @@ def scan_headers(paths: Sequence[str], sources: Sequence[str | os.PathLike[str]]
         One per file, in the files' order, and one per frame of a multi-frame file. A file that is no image, or cannot
         be read, has an entry that says so: nothing is raised for the sake of one file.
     """
-    roots = [Path(source) for source in sources]
-    return [header for path in paths for header in _scan_file(path, _identity(Path(path), roots))]
+    identities = Listing(sources).identity if sources else posixpath.basename
+    with without_warnings():
+        return [header for path in paths for header in scan_file(path, identities(path))]
 
 
-def _identity(path: Path, roots: Iterable[Path]) -> str:
-    below = [path.relative_to(root).as_posix() for root in roots if path != root and path.is_relative_to(root)]
-    return min(below, key=len, default=path.name)
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Read files without a library's warnings, in which values of headers and names of files appear."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
-def _scan_file(path: str, identity: str) -> list[FileHeader]:
+def scan_file(path: str, identity: str) -> list[FileHeader]:
+    """Headers of one file, as :func:`scan_headers` gives them."""
     if path.lower().endswith(VOLUME_SUFFIXES):
         return [FileHeader(path, identity, "volume")]
     try:
-        dataset = _read_header(path)
-        if dataset is None or "Rows" not in dataset or "SOPClassUID" not in dataset:
-            return [FileHeader(path, identity, "none", "not_an_image")]
-        return _headers_of(dataset, path, identity)
+        with open_image(path) as file:
+            dataset = _read_header(file)
+    except OSError as error:
+        # Seeking to nowhere is what corrupt lengths lead to; all else is the disk's or the network's.
+        problem = "unreadable_header" if error.errno == errno.EINVAL else "unreadable_file"
+        return [FileHeader(path, identity, "none", problem)]
     except Exception:  # noqa: BLE001 - corrupt bytes make pydicom raise nearly anything, and one file must not end the run
+        return [FileHeader(path, identity, "none", "unreadable_header")]
+    if dataset is None:
+        return [FileHeader(path, identity, "none", "not_an_image")]
+    try:
+        elements = {int(raw.tag): raw for raw in dataset.values()}
+        if _TAGS["Rows"] not in elements or _TAGS["SOPClassUID"] not in elements:
+            return [FileHeader(path, identity, "none", "not_an_image")]
+        return _headers_of(dataset, elements, path, identity)
+    except Exception:  # noqa: BLE001 - as above
         return [FileHeader(path, identity, "none", "unreadable_header")]
 
 
-def _read_header(path: str) -> Dataset | None:
-    with Path(path).open("rb") as file:
-        start = file.read(132)
+def _read_header(file: BinaryIO) -> Dataset | None:
+    start = file.read(132)
     if start[128:] != b"DICM" and start[:2] not in _BARE_STARTS:
         return None
+    file.seek(0)
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=start[128:] != b"DICM")
+        return pydicom.dcmread(
+            file, stop_before_pixels=True, specific_tags=list(_TAGS.values()), force=start[128:] != b"DICM"
+        )
     except InvalidDicomError:
         return None
 
 
-def _headers_of(dataset: Dataset, path: str, identity: str) -> list[FileHeader]:
-    image_type = [str(part).strip().upper() for part in values_of(dataset, "ImageType")]
+def _headers_of(dataset: Dataset, elements: _Elements, path: str, identity: str) -> list[FileHeader]:
+    def texts(keyword: str) -> list[str]:
+        return _texts(dataset, elements, keyword)
+
+    def text(keyword: str) -> str:
+        first = next(iter(texts(keyword)), "")
+        # Interned: a series has hundreds of headers, and the text is the same in each.
+        return "" if first.upper() == "NONE" else sys.intern(first)
+
+    def integer(keyword: str) -> int | None:
+        numbers = _finite(texts(keyword))
+        return int(numbers[0]) if numbers and numbers[0] == int(numbers[0]) else None
+
+    rows, columns = integer("Rows"), integer("Columns")
+    if rows is None or columns is None:
+        return [FileHeader(path, identity, "none", "unreadable_header")]
     header = FileHeader(
         path,
         identity,
         "dicom",
-        # Interned: a series has hundreds of headers, and the text is the same in each.
-        series_uid=sys.intern(text_of(dataset, "SeriesInstanceUID") or ""),
-        study_uid=sys.intern(text_of(dataset, "StudyInstanceUID") or ""),
-        sop_uid=text_of(dataset, "SOPInstanceUID") or "",
-        sop_class=sys.intern(text_of(dataset, "SOPClassUID") or ""),
-        modality=sys.intern(text_of(dataset, "Modality") or ""),
-        is_localizer="LOCALIZER" in image_type,
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        acquisition=_integer_of(dataset, "AcquisitionNumber"),
-        temporal_position=_integer_of(dataset, "TemporalPositionIdentifier"),
+        series_uid=text("SeriesInstanceUID"),
+        study_uid=text("StudyInstanceUID"),
+        sop_uid=text("SOPInstanceUID"),
+        sop_class=text("SOPClassUID"),
+        modality=text("Modality"),
+        patient_id=text("PatientID"),
+        patient_issuer=text("IssuerOfPatientID"),
+        is_localizer="LOCALIZER" in [part.upper() for part in texts("ImageType")],
+        rows=rows,
+        columns=columns,
+        acquisition=integer("AcquisitionNumber"),
+        temporal_position=integer("TemporalPositionIdentifier"),
     )
-    if (_integer_of(dataset, "NumberOfFrames") or 1) > 1 or "SharedFunctionalGroupsSequence" in dataset:
+    if (integer("NumberOfFrames") or 1) > 1 or _TAGS["SharedFunctionalGroupsSequence"] in elements:
         return _frames_of(dataset, header)
-    return [_with_geometry(header, dataset, dataset, dataset)]
+    return [_placed(header, *(_finite(texts(keyword)) for keyword in _GEOMETRY))]
+
+
+def _texts(dataset: Dataset, elements: _Elements, keyword: str) -> list[str]:
+    """All values of an element as text, straight from the bytes where they are plain, which halves the time."""
+    raw = elements.get(_TAGS[keyword])
+    value = None if raw is None else raw.value
+    if raw is None or value is None:
+        return []
+    if isinstance(value, bytes) and (raw.VR in _TEXT_VRS or (raw.VR is None and keyword not in _WORDS)):
+        if value.isascii() and b"\x1b" not in value:  # no other alphabet begins
+            return [part.strip(_PADDING) for part in value.decode("ascii").split("\\")] if value else []
+    elif isinstance(value, bytes) and len(value) == 2 and raw.VR in ("US", None) and isinstance(raw, RawDataElement):
+        return [str(int.from_bytes(value, "little" if raw.is_little_endian else "big"))]
+    return [str(one).strip(_PADDING) for one in values_of(dataset, keyword)]
+
+
+def _finite(texts: Sequence[str]) -> tuple[float, ...]:
+    """Texts as numbers, none if any is not finite or beyond all measure."""
+    try:
+        numbers = tuple(float(text) for text in texts)
+    except ValueError:
+        return ()
+    return numbers if all(abs(number) < 1e12 for number in numbers) else ()
 
 
 def _frames_of(dataset: Dataset, header: FileHeader) -> list[FileHeader]:
@@ -216,11 +272,9 @@ def _frames_of(dataset: Dataset, header: FileHeader) -> list[FileHeader]:
     if len(per_frame) != n_frames:
         return [replace(header, frame=index) for index in range(n_frames)]
     return [
-        _with_geometry(
+        _placed(
             replace(header, frame=index),
-            functional_group(group, shared, "PlanePositionSequence"),
-            functional_group(group, shared, "PlaneOrientationSequence"),
-            functional_group(group, shared, "PixelMeasuresSequence"),
+            *(numbers_of(functional_group(group, shared, macro), keyword) for keyword, macro in _GEOMETRY.items()),
         )
         for index, group in enumerate(per_frame)
     ]
@@ -234,13 +288,12 @@ def functional_group(frame: Dataset, shared: Dataset, name: str) -> Dataset:
     return Dataset()
 
 
-def _with_geometry(header: FileHeader, position: Dataset, orientation: Dataset, measures: Dataset) -> FileHeader:
-    where = numbers_of(position, "ImagePositionPatient")
-    cosines = numbers_of(orientation, "ImageOrientationPatient")
-    spacing = numbers_of(measures, "PixelSpacing")
+def _placed(
+    header: FileHeader, position: tuple[float, ...], cosines: tuple[float, ...], spacing: tuple[float, ...]
+) -> FileHeader:
     return replace(
         header,
-        position_mm=(where[0], where[1], where[2]) if len(where) == 3 else None,
+        position_mm=(position[0], position[1], position[2]) if len(position) == 3 else None,
         orientation=cosines if len(cosines) == 6 else None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None,
     )
@@ -260,17 +313,13 @@ def values_of(dataset: Dataset, keyword: str) -> list[Any]:
 
 def text_of(dataset: Dataset, keyword: str) -> str | None:
     """The first value of an element as text, None if there is none."""
-    text = next((str(value).strip().strip("\0") for value in values_of(dataset, keyword)), "")
+    text = next((str(value).strip(_PADDING) for value in values_of(dataset, keyword)), "")
     return text if text and text.upper() != "NONE" else None
 
 
 def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """All values of an element as numbers, empty if any is not finite or beyond all measure."""
-    try:
-        numbers = tuple(float(value) for value in values_of(dataset, keyword))
-    except (TypeError, ValueError):
-        return ()
-    return numbers if all(abs(number) < 1e12 for number in numbers) else ()
+    return _finite([str(value) for value in values_of(dataset, keyword)])
 
 
 def _integer_of(dataset: Dataset, keyword: str) -> int | None:

@@ -109,8 +109,8 @@ def load_key(path: str | os.PathLike[str]) -> bytes:
         key = b""
     if len(key) != _KEY_BYTES:
         raise InputError(
-            f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; bring back the key that you keep, or move "
-            "the file away for a new one"
+            f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; bring back the key that you keep, or "
+            "move the file away for a new one"
         )
     return key
 

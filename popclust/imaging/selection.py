@@ -13,6 +13,8 @@ from popclust.imaging.volume import Vector
 from popclust.settings import IngestSettings
 
 REASONS: dict[str, str] = {
+    "unreadable_folder": "The folder cannot be listed: permission is missing, or the disk fails.",
+    "unreadable_file": "The file cannot be opened: permission is missing, or the disk or the network fails.",
     "unreadable_header": "The header cannot be read.",
     "unreadable_pixels": "At least one image cannot be decoded.",
     "not_ct": "The series is not a CT.",

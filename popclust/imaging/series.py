@@ -31,7 +31,7 @@ class SeriesFiles:
     """The files of one series, or one volume file."""
 
     identity: str
-    """SeriesInstanceUID, or the path relative to the source where there is none."""
+    """SeriesInstanceUID, or the name of the source and the path below it where there is none."""
     study_identity: str
     """StudyInstanceUID, or the series' identity."""
     format: Literal["dicom", "volume", "none"]
@@ -68,7 +68,7 @@ def group_series(headers: Iterable[FileHeader]) -> list[SeriesFiles]:
     for header in headers:
         if header.problem != "not_an_image":
             groups[_key(header)].append(header)
-    series = [_series(name, groups[kind, name]) for kind, name in sorted(groups)]
+    series = [_series(groups[name]) for name in sorted(groups)]
     return _with_unique_identities(series)
 
 
@@ -81,7 +81,7 @@ def _key(header: FileHeader) -> tuple[str, str]:
     return "folder", str(Path(header.path).parent)
 
 
-def _series(name: str, headers: list[FileHeader]) -> SeriesFiles:
+def _series(headers: list[FileHeader]) -> SeriesFiles:
     headers = sorted(headers, key=lambda header: (header.identity, header.path, header.frame or 0))
     first = headers[0]
     if first.format != "dicom":
@@ -89,17 +89,22 @@ def _series(name: str, headers: list[FileHeader]) -> SeriesFiles:
         return SeriesFiles(first.identity, first.identity, first.format, (first,), problems=known)
     unique = _without_repeats(headers)
     stack, problems = _stack(unique)
-    folder = first.identity.rpartition("/")[0] or first.identity
-    identity = name if first.series_uid else folder
     return SeriesFiles(
-        identity=identity,
-        study_identity=first.study_uid or identity,
+        identity=identity_of(first),
+        study_identity=first.study_uid or identity_of(first),
         format="dicom",
         headers=tuple(stack),
         n_set_aside=len(unique) - len(stack),
         n_repeated=len(headers) - len(unique),
         problems=problems,
     )
+
+
+def identity_of(header: FileHeader) -> str:
+    """The identity of the series that an image belongs to: `SeriesFiles.identity`."""
+    if header.format != "dicom":
+        return header.identity
+    return header.series_uid or header.identity.rpartition("/")[0] or header.identity
 
 
 def _with_unique_identities(series: list[SeriesFiles]) -> list[SeriesFiles]:
