@@ -1,4 +1,4 @@
-"""The three ways a run can be told no; each has its own exit code in :mod:`popclust.cli`."""
+"""The ways a run can be told no; each has its own exit code (:mod:`popclust.dataflow.failure`)."""
 
 
 class InputError(ValueError):
@@ -27,3 +27,24 @@ class VolumeError(Exception):
 
 class SurroundingsError(RuntimeError):
     """The surroundings failed (disk full, Dask cluster lost): run again to go on (exit code 3)."""
+
+
+class DamagedError(SurroundingsError):
+    """Something stored in the study is not as it was published (exit code 3, once it is withdrawn).
+
+    Parameters
+    ----------
+    what : str
+        The file or store, relative to the study, and what is wrong with it.
+    stage, volume_id : str
+        The part that it belongs to; empty where that is not known.
+    """
+
+    def __init__(self, what: str, stage: str = "", volume_id: str = "") -> None:
+        super().__init__(what, stage, volume_id)
+        self.what = what
+        self.stage = stage
+        self.volume_id = volume_id
+
+    def __str__(self) -> str:
+        return self.what

@@ -1,38 +1,41 @@
-"""The study on disk: a folder, or any fsspec URL, that holds all that a run has made.
-
-A part is written, then published by its completion marker. Resuming is the list of parts that should exist minus
-the markers that match. Nothing here knows what a stage computes.
-"""
+"""The study on disk: a folder, or any fsspec URL, that holds all that a run has made."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
+import tomllib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 import zarr
 
-from popclust import schema, settings
-from popclust.errors import InputError
+from popclust import schema, settings, storage
+from popclust.errors import DamagedError, InputError
+from popclust.parts import (
+    WHOLE,
+    Done,
+    Made,
+    Markers,
+    canonical,
+    dump_done,
+    dump_withdrawn,
+    load_marker,
+    recipe_digest,
+)
+from popclust.reported import Grouping, Reported
 from popclust.settings import Settings
-
-WHOLE = "population"
-"""The `volume_id` under which a stage over the whole population keeps its one marker."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A handle on a study; it pickles to a few hundred bytes and is what a task is given.
+    """A handle on a study; it pickles to a few thousand bytes and is what a task is given.
 
     Parameters
     ----------
@@ -40,13 +43,16 @@ class Study:
         Folder or fsspec URL.
     settings : Settings
         The resolved study.toml.
-    reference_url : str
-        The study whose atlas and vocabulary are used; itself, but for new volumes put on a frozen model.
+    model_url : str
+        The frozen model whose atlas and vocabularies are used; empty: the study's own.
+    model_digest : str
+        Its digest.
     """
 
     url: str
     settings: Settings
-    reference_url: str = ""
+    model_url: str = ""
+    model_digest: str = ""
 
     @classmethod
     def open(cls, url: str) -> Study:
@@ -57,14 +63,13 @@ class Study:
         InputError
             No study.toml there, bad settings, or a folder of another format version.
         """
-        url = _absolute(url)
-        fs, root = fsspec.core.url_to_fs(url)
-        path = posixpath.join(root, "study.toml")
-        if not fs.exists(path):
+        url = absolute(url)
+        path = posixpath.join(url, "study.toml")
+        if not storage.exists(path):
             raise InputError(f"{url}: no study here (study.toml is missing); make one with `popclust init {url}`")
-        text = fs.cat_file(path).decode()
+        text = storage.read_bytes(path).decode("utf-8", errors="replace")
         _check_version(text, url)
-        return cls(url, settings.loads(text, f"{url}/study.toml"))
+        return cls(url, settings.loads(text, path))
 
     @classmethod
     def create(cls, url: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Study:
@@ -73,16 +78,23 @@ class Study:
         Raises
         ------
         InputError
-            There is a study already.
+            There is a study already, or the folder cannot be written.
         """
-        url = _absolute(url)
-        fs, root = fsspec.core.url_to_fs(url)
-        path = posixpath.join(root, "study.toml")
-        if fs.exists(path):
+        url = absolute(url)
+        path = posixpath.join(url, "study.toml")
+        if storage.exists(path):
             raise InputError(f"{url}: there is a study here already (study.toml exists)")
-        fs.makedirs(root, exist_ok=True)
-        fs.pipe_file(path, settings.template({k: dict(v) for k, v in (overrides or {}).items()}).encode())
+        text = settings.template({k: dict(v) for k, v in (overrides or {}).items()})
+        try:
+            storage.write_bytes(path, text.encode())
+        except PermissionError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); name a place you may write") from None
         return cls.open(url)
+
+    def with_settings(self, section: str, **changes: Any) -> Study:
+        """The same study under other settings of one section; study.toml stays as it is."""
+        changed = replace(getattr(self.settings, section), **changes)
+        return replace(self, settings=replace(self.settings, **{section: changed}))
 
     # -- paths ---------------------------------------------------------------------------------------------------
 
@@ -90,9 +102,14 @@ class Study:
         """URL of something in the study."""
         return posixpath.join(self.url, *parts)
 
-    def model_path(self, *parts: str) -> str:
-        """URL of something learnt from a population: the study's own, or the frozen one's."""
-        return posixpath.join(self.reference_url or self.url, *parts)
+    def learnt_path(self, *parts: str) -> str:
+        """URL of something learnt from a population: the study's own, or the frozen model's."""
+        return posixpath.join(self.model_url or self.url, *parts)
+
+    def learnt_marker(self, stage: str) -> str:
+        """What changes when something learnt does: what a process has read of it is of no use any more."""
+        done = None if self.model_url else self.done(stage)
+        return done.marker if done else self.model_digest
 
     def resolve(self, path: str) -> str:
         """A path named in study.toml: absolute, a URL, or relative to the folder of study.toml."""
@@ -102,8 +119,8 @@ class Study:
             return str(Path(path).expanduser())
         return posixpath.normpath(posixpath.join(self.url, path))
 
-    def secret_path(self, name: str) -> str:
-        """A file beside the study, never in it: the key, and what maps pseudonyms back to their sources.
+    def secret_path(self, *parts: str) -> str:
+        """A file beside the study, never in it: the key, and what leads from pseudonyms back to their sources.
 
         Raises
         ------
@@ -111,35 +128,28 @@ class Study:
             The study is not on a local disk and settings name no key file.
         """
         chosen = self.settings.ingest.key_file
-        if not chosen and "://" in self.url:
-            raise InputError(f"{self.url}: set ingest.key_file to a local file: keys do not belong in an object store")
-        folder = Path(self.resolve(chosen)).parent if chosen else Path(f"{self.url.rstrip('/')}.secret")
-        if name == "key" and chosen:
+        if not chosen and not storage.is_local(self.url):
+            raise InputError(
+                f"{self.url}/study.toml: set [ingest] key_file to a local file: keys do not belong in an object store"
+            )
+        if parts == ("key",) and chosen:
             return self.resolve(chosen)
-        return str(folder / name)
+        folder = Path(self.resolve(chosen)).parent if chosen else Path(f"{self.url}.secret")
+        return str(folder.joinpath(*parts))
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
-        fs, path = fsspec.core.url_to_fs(self.path(*parts))
-        return bool(fs.exists(path))
+        return storage.exists(self.path(*parts))
 
     def read_bytes(self, *parts: str) -> bytes:
         """Contents of a file."""
-        fs, path = fsspec.core.url_to_fs(self.path(*parts))
-        return bytes(fs.cat_file(path))
+        return storage.read_bytes(self.path(*parts))
 
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Write a file whole or not at all."""
-        fs, path = fsspec.core.url_to_fs(self.path(*parts))
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        if "://" in self.url:  # an object store publishes a put at once
-            fs.pipe_file(path, data)
-            return
-        aside = Path(f"{path}.aside")
-        aside.write_bytes(data)
-        aside.replace(path)
+        storage.write_bytes(self.path(*parts), data)
 
     def read_json(self, *parts: str) -> Any:
         """A JSON file."""
@@ -151,9 +161,7 @@ class Study:
 
     def remove(self, *parts: str) -> None:
         """Remove a file or folder if it is there."""
-        fs, path = fsspec.core.url_to_fs(self.path(*parts))
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        storage.remove(self.path(*parts))
 
     # -- tables and stores ---------------------------------------------------------------------------------------
 
@@ -163,42 +171,49 @@ class Study:
         Raises
         ------
         InputError
-            The table has not been made yet.
+            The table has not been made yet, or is of another version of popclust.
+        DamagedError
+            It cannot be read.
         """
-        if not self.exists(f"{name}.parquet"):
-            raise InputError(f"{self.url}: {name}.parquet is not made yet; `popclust run {self.url}` makes it")
-        buffer = pa.BufferReader(self.read_bytes(f"{name}.parquet"))
-        frame = pq.read_table(buffer).to_pandas()
+        file = f"{name}.parquet"
+        if not self.exists(file):
+            raise InputError(f"{self.url}: {file} is not made yet; `popclust run {self.url}` makes it")
+        try:
+            frame = pq.read_table(pa.BufferReader(self.read_bytes(file))).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedError(f"{self.path(file)} cannot be read ({type(error).__name__})") from error
         if missing := [c.name for c in schema.TABLES[name] if c.name not in frame.columns]:
             raise InputError(
-                f"{self.url}: {name}.parquet is of another version of popclust, it has no {', '.join(missing)}; "
+                f"{self.path(file)}: is of another version of popclust, it has no {', '.join(missing)}; "
                 f"`popclust run {self.url}` makes it anew"
             )
-        return frame.astype({c.name: c.dtype for c in schema.TABLES[name] if c.dtype != "list"})
+        return schema.conform_table(name, frame)
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a declared table; equal frames give equal bytes."""
-        table = pa.Table.from_pandas(schema.conform_table(name, frame), preserve_index=False)
-        types = {c.name: _LIST_TYPES[c.name] for c in schema.TABLES[name] if c.dtype == "list"}
-        for column, list_type in types.items():
-            table = table.set_column(table.column_names.index(column), column, table[column].cast(list_type))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write_bytes(sink.getvalue().to_pybytes(), f"{name}.parquet")
+        self.write_bytes(schema.encode_table(name, frame), f"{name}.parquet")
 
     def read_dataset(self, name: str) -> xr.Dataset:
-        """A store of :data:`popclust.schema.STORES`, loaded."""
-        if not self.exists(f"{name}.zarr", "zarr.json"):
-            raise InputError(f"{self.url}: {name}.zarr is not made yet; `popclust run {self.url}` makes it")
-        dataset = xr.open_zarr(self.path(f"{name}.zarr"), consolidated=False, chunks=None)
-        return dataset.load()
+        """A store of :data:`popclust.schema.STORES`, loaded.
+
+        Raises
+        ------
+        InputError
+            The store has not been made yet.
+        DamagedError
+            It cannot be read.
+        """
+        store = f"{name}.zarr"
+        if not self.exists(store, "zarr.json"):
+            raise InputError(f"{self.url}: {store} is not made yet; `popclust run {self.url}` makes it")
+        try:
+            return xr.open_zarr(self.path(store), consolidated=False, chunks=None).load()
+        except Exception as error:  # every codec has exceptions of its own
+            raise DamagedError(f"{self.path(store)} cannot be read ({type(error).__name__})") from error
 
     def write_dataset(self, name: str, dataset: xr.Dataset) -> None:
         """Write a declared store."""
-        schema.check_dataset(name, dataset)
-        # zarr specifies text of variable length only
-        text = {k: v.astype(object) for k, v in dataset.coords.items() if v.dtype.kind in "UT"}
-        out = dataset.assign_coords(text)
+        out = schema.conform_dataset(name, dataset)
         self.remove(f"{name}.zarr")
         out.to_zarr(self.path(f"{name}.zarr"), mode="w", zarr_format=3, consolidated=False)
 
@@ -206,92 +221,164 @@ class Study:
         """A zarr group of the study; mode "w" removes what was there."""
         return zarr.open_group(self.path(*parts), mode=mode, zarr_format=None if mode == "r" else 3)
 
-    # -- markers -------------------------------------------------------------------------------------------------
+    @property
+    def reported(self) -> Reported:
+        """The grouping that is reported, with its groups and associations.
 
-    def marker(self, stage: str, volume_id: str = WHOLE) -> str:
-        """The completion marker of a part, empty where it is not done."""
-        done = self._marker_file(stage, volume_id)
-        return str(done["marker"]) if done else ""
+        Raises
+        ------
+        InputError
+            There is none yet.
+        """
+        record = self.record("associate")
+        grouping = Grouping(str(record["descriptor"]), int(record["n_clusters"]), int(record["seed"]))
+        has_tests = record["Q"] is not None
+        tests = self.read_table("associations") if has_tests else schema.empty_table("associations")
+        return Reported(
+            grouping=grouping,
+            Q=record["Q"],
+            unit=str(record["unit"]),
+            min_term_count=int(record["min_term_count"]),
+            n_tested_terms=int(record["n_tested_terms"]),
+            clusters=self.read_table("clusters"),
+            associations=grouping.of(tests),
+        )
 
-    def record(self, stage: str, volume_id: str = WHOLE) -> dict[str, Any]:
-        """The small record that a finished part left."""
-        done = self._marker_file(stage, volume_id)
-        if done is None:
-            raise InputError(f"{self.url}: stage {stage!r} is not done for {volume_id}")
-        return dict(done["record"])
+    # -- parts ---------------------------------------------------------------------------------------------------
 
-    def markers(self, stage: str) -> dict[str, str]:
-        """Markers of all finished parts of a stage, by sorted volume_id."""
-        return {v: str(d["marker"]) for v, d in self._marker_files(stage).items()}
+    def markers(self, stage: str) -> Markers:
+        """All marker files of a stage."""
+        folder = self.path("markers", stage)
+        files = [n for n in storage.names(folder) if n.endswith(".json")]
+        done: dict[str, Done] = {}
+        withdrawn: dict[str, str] = {}
+        for name, data in storage.read_many(folder, files):
+            found = load_marker(data, f"markers/{stage}/{name}")
+            if isinstance(found, Done):
+                done[name[:-5]] = found
+            else:
+                withdrawn[name[:-5]] = found
+        return Markers(done, withdrawn)
 
-    def n_markers(self, stage: str) -> int:
-        """How many parts of a stage are finished, without reading them."""
-        fs, folder = fsspec.core.url_to_fs(self.path("markers", stage))
-        return sum(p.endswith(".json") for p in fs.ls(folder, detail=False)) if fs.exists(folder) else 0
-
-    def records(self, stage: str, volume_ids: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Records of finished parts of a stage, by sorted volume_id."""
-        wanted = None if volume_ids is None else set(volume_ids)
-        files = self._marker_files(stage)
-        return {v: dict(d["record"]) for v, d in files.items() if wanted is None or v in wanted}
-
-    def begin(self, stage: str, volume_id: str = WHOLE) -> None:
-        """Withdraw a part's marker before the part is written again."""
-        self.remove("markers", stage, f"{volume_id}.json")
-
-    def publish(self, stage: str, marker: str, record: Mapping[str, Any], volume_id: str = WHOLE) -> None:
-        """Declare a part finished. This is written last."""
-        self.write_json({"marker": marker, "record": dict(record)}, "markers", stage, f"{volume_id}.json")
-
-    def _marker_file(self, stage: str, volume_id: str) -> dict[str, Any] | None:
-        fs, path = fsspec.core.url_to_fs(self.path("markers", stage, f"{volume_id}.json"))
+    def done(self, stage: str, volume_id: str = WHOLE) -> Done | None:
+        """What the marker of a part says; None where the part is not finished."""
+        name = f"markers/{stage}/{volume_id}.json"
         try:
-            return dict(json.loads(fs.cat_file(path)))
+            found = load_marker(self.read_bytes(name), name)
         except FileNotFoundError:
             return None
+        return found if isinstance(found, Done) else None
 
-    def _marker_files(self, stage: str) -> dict[str, dict[str, Any]]:
-        fs, folder = fsspec.core.url_to_fs(self.path("markers", stage))
-        if not fs.exists(folder):
+    def n_done(self, stage: str) -> int:
+        """How many volumes a stage has finished, without reading their markers."""
+        return sum(n.endswith(".json") and n != f"{WHOLE}.json" for n in storage.names(self.path("markers", stage)))
+
+    def record(self, stage: str, volume_id: str = WHOLE) -> dict[str, Any]:
+        """The small record that a finished part left.
+
+        Raises
+        ------
+        InputError
+            The part is not finished.
+        """
+        if self.done(stage, volume_id) is None:
+            raise InputError(
+                f"{self.url}: stage {stage!r} is not done for {volume_id}; `popclust run {self.url}` does it"
+            )
+        return self.records(stage, [volume_id])[volume_id]
+
+    def records(self, stage: str, volume_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Records of finished parts, by volume_id in the order given.
+
+        Raises
+        ------
+        DamagedError
+            One is missing or cannot be read.
+        """
+        ids = list(volume_ids)
+        found = dict(storage.read_many(self.path("records", stage), (f"{v}.json" for v in ids)))
+        out = {}
+        for volume_id in ids:
+            try:
+                out[volume_id] = dict(json.loads(found[f"{volume_id}.json"]))
+            except (KeyError, ValueError):
+                raise DamagedError(f"records/{stage}/{volume_id}.json cannot be read", stage, volume_id) from None
+        return out
+
+    def begin(self, stage: str, volume_id: str, files: Iterable[str]) -> None:
+        """Withdraw a part's marker, and remove what was written of it (paths in the study), before it is made again."""
+        self.remove("markers", stage, f"{volume_id}.json")
+        for file in files:
+            self.remove(file)
+
+    def publish(
+        self,
+        stage: str,
+        marker: str,
+        made: Made,
+        volume_id: str = WHOLE,
+        *,
+        recipe: str = "",
+        files: Iterable[str] = (),
+    ) -> Done:
+        """Declare a part finished: what was written is on the disk before the marker, which is written last."""
+        record = f"records/{stage}/{volume_id}.json"
+        self.write_bytes(canonical(dict(made.record)), record)
+        digest, n_bytes = storage.digest_of([self.path(f) for f in (*files, record)], self.url)
+        storage.sync(self.url)
+        done = Done(marker, recipe, made.output or marker, made.passes, digest, n_bytes)
+        self.write_bytes(dump_done(done), "markers", stage, f"{volume_id}.json")
+        return done
+
+    def withdraw(self, stage: str, volume_id: str, reason: str) -> None:
+        """Declare a finished part not to be trusted: the next run makes it again, and knows why."""
+        self.write_bytes(dump_withdrawn(reason), "markers", stage, f"{volume_id}.json")
+
+    def check_part(self, stage: str, volume_id: str, files: Iterable[str]) -> None:
+        """Compare a finished part with the digest it was published with.
+
+        Raises
+        ------
+        DamagedError
+            Something of it is missing, cut or changed.
+        """
+        done = self.done(stage, volume_id)
+        if done is None:
+            raise DamagedError(f"the {stage} part of {volume_id} is not finished", stage, volume_id)
+        files = [*files, f"records/{stage}/{volume_id}.json"]
+        digest, n_bytes = storage.digest_of([self.path(f) for f in files], self.url)
+        if digest != done.digest:
+            missing = [f for f in files if not self.exists(f)]
+            how = "was removed" if missing else "was cut" if n_bytes < done.n_bytes else "was changed"
+            raise DamagedError(f"{' or '.join(missing or files)} {how} after it was made", stage, volume_id)
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> str:
+        """Keep the stage, version and settings that parts are made with; returns their digest."""
+        digest = recipe_digest(recipe)
+        if not self.exists("recipes", f"{digest}.json"):
+            self.write_json(dict(recipe), "recipes", f"{digest}.json")
+        return digest
+
+    def read_recipe(self, digest: str) -> dict[str, Any]:
+        """The recipe of a digest; empty where it cannot be read."""
+        try:
+            return dict(self.read_json("recipes", f"{digest}.json"))
+        except (FileNotFoundError, ValueError):
             return {}
-        paths = sorted(p for p in fs.ls(folder, detail=False) if p.endswith(".json"))
-        with ThreadPoolExecutor(8) as pool:  # reading is waiting, on an object store above all
-            contents = pool.map(fs.cat_file, paths)
-            return {posixpath.basename(p)[:-5]: json.loads(c) for p, c in zip(paths, contents, strict=True)}
 
 
-_LIST_TYPES = {
-    "spacing_zyx_mm": pa.list_(pa.float64()),
-    "extent_low_mm": pa.list_(pa.float64()),
-    "extent_high_mm": pa.list_(pa.float64()),
-    "reasons": pa.list_(pa.string()),
-    "same_person_as": pa.list_(pa.string()),
-}
-
-
-def canonical(value: Any, indent: int | None = None) -> bytes:
-    """JSON bytes in one way only: sorted keys, no NaN."""
-    return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False).encode()
-
-
-def marker_of(stage: str, version: int, settings: Mapping[str, Any], read: Iterable[str]) -> str:
-    """SHA-256 over a stage, its version, its canonical settings and the sorted markers of what it read."""
-    return hashlib.sha256(canonical([stage, version, settings, sorted(read)])).hexdigest()
-
-
-def _absolute(url: str) -> str:
+def absolute(url: str) -> str:
+    """A URL as it is, a path made absolute; without a slash at the end."""
     return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
 def _check_version(text: str, url: str) -> None:
-    import tomllib
-
     try:
-        version = tomllib.loads(text).get("format_version", schema.FORMAT_VERSION)
+        version = tomllib.loads(text).get("format_version")
     except tomllib.TOMLDecodeError:
         return  # settings.loads says it better
     if version != schema.FORMAT_VERSION:
         raise InputError(
-            f"{url}: study format {version}, this popclust reads format {schema.FORMAT_VERSION}; "
+            f"{url}/study.toml: study format {version}, this popclust reads format {schema.FORMAT_VERSION}; "
             "run it with the popclust that made it, or start a new study"
         )

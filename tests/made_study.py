@@ -17,9 +17,12 @@ from popclust.imaging.ome_zarr import write_ome_zarr
 from popclust.imaging.volume import Volume
 from popclust.normalization.normalized import Normalized
 from popclust.normalization.transform import DisplacementField
+from popclust.parts import Made
 from popclust.population.clustering import DESCRIPTORS, descriptor_matrix, group_over_seeds
+from popclust.population.groupings import Groupings
 from popclust.population.topics import scale_counts
 from popclust.presentation.figures import write_figures
+from popclust.reported import Grouping
 from popclust.study import Study
 
 TERMS = {
@@ -76,14 +79,15 @@ def make_study(
     study.write_dataset("word_counts", words)
     study.write_dataset("topics", topics)
     clusters = _clusters(study, words, topics, numbers_of_clusters)
-    study.write_table("clusters", clusters)
+    groupings = Groupings.from_table(clusters)
+    study.write_dataset("groupings", groupings.to_dataset())
     if with_reports:
         _write_reports(study, rng, cohort, clusters, ids, planted, terms)
     else:
         reported = {"descriptor": "lda", "n_clusters": 4, "seed": 0, "Q": None}
-        study.publish(
-            "associate", "made", {**reported, "min_term_count": 5, "unit": "patient", "n_tested_terms": 0, "n_units": 0}
-        )
+        record = {**reported, "min_term_count": 5, "unit": "patient", "n_tested_terms": 0, "n_units": 0}
+        study.write_table("clusters", groupings.table(Grouping("lda", 4, 0)))
+        study.publish("associate", "made", Made(record))
     if with_volumes:
         for volume_id, group in zip(ids, planted, strict=True):
             _write_volume(study, rng, volume_id, int(group) % 4)
@@ -172,6 +176,7 @@ def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.Dat
                 "volume_id": ids[i] if included else f"x{i:07x}",
                 "patient_id": f"p{i // 2 if i < 20 else i:06x}",
                 "study_id": f"s{i:06x}",
+                "accession_id": f"a{i:06x}",
                 "series_number": i,
                 "manufacturer": manufacturer,
                 "model": model,
@@ -186,7 +191,6 @@ def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.Dat
                 "contrast": None,
                 "included": included,
                 "reasons": [] if included else list(codes[i % len(codes)]),
-                "same_person_as": [],
             }
         )
     return pd.DataFrame(rows)
@@ -255,7 +259,8 @@ def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray
             "word_of_topic": (("topic", "word"), word_of_topic),
             "components": (("topic", "word"), 1000 * word_of_topic),
         },
-        coords={"volume": accepted},
+        coords={"volume": accepted, "vocabulary": ("word", vocabulary)},
+        attrs={"doc_topic_prior": 0.05},
     )
     return words, topics
 
@@ -299,6 +304,7 @@ def _write_reports(
     dataset = xr.Dataset(
         {"has_term": (("volume", "term"), has_term)},
         coords={"volume": reported, "term": list(terms), "label": ("term", list(terms.values()))},
+        attrs={"notice": "made up"},
     )
     study.write_dataset("terms", dataset)
     patients = cohort.set_index("volume_id")["patient_id"]
@@ -349,4 +355,5 @@ def _write_reports(
         "n_tested_terms": int(result.associations["term_id"].nunique()),
         "min_term_count": study.settings.associate.min_term_count,
     }
-    study.publish("associate", "made", record)
+    study.write_table("clusters", Groupings.from_table(clusters).table(result.reported))
+    study.publish("associate", "made", Made(record))

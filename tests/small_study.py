@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from popclust.dataflow.flow import Flow
 from popclust.schema import TABLES
 from popclust.study import Study
 
@@ -47,11 +49,34 @@ def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> 
     return study
 
 
+def copy_study(study: Study, folder: Path) -> Study:
+    """The finished study at another place with its secrets, to be changed."""
+    shutil.copytree(study.url, folder)
+    shutil.copytree(f"{study.url}.secret", f"{folder}.secret")
+    return Study.open(str(folder))
+
+
+def set_setting(study: Study, name: str, value: str) -> Study:
+    """Change one line of study.toml."""
+    path = Path(study.path("study.toml"))
+    lines = path.read_text().splitlines()
+    places = [i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name} = ")]
+    assert len(places) == 1, f"{name} is not one line of study.toml"
+    lines[places[0]] = f"{name} = {value}"
+    path.write_text("\n".join(lines) + "\n")
+    return Study.open(study.url)
+
+
+def made_by(flow: Flow) -> dict[str, set[str]]:
+    """Parts that a run made, by stage."""
+    return {stage: set(parts) for stage, parts in flow.made.items() if parts}
+
+
 def kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: threading.Event) -> None:
     """SIGKILL every worker once in each stage, when three parts are done."""
     for stage in stages:
         deadline = time.monotonic() + 240
-        while study.n_markers(stage) < 3:
+        while study.n_done(stage) < 3:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.02)
@@ -62,7 +87,7 @@ def kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: thr
 
 def digest(study: Study) -> dict[str, bytes]:
     """Bytes of every table and store that a study derives."""
-    stores = [f"{s}.zarr" for s in ("word_counts", "topics", "terms")]
+    stores = [f"{s}.zarr" for s in ("word_counts", "groupings", "topics", "terms")]
     parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
     files = [f"{t}.parquet" for t in DERIVED] + [
         str(p.relative_to(study.url))

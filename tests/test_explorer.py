@@ -17,10 +17,10 @@ from chromium import Page, browser
 from made_study import TERMS, MadeStudy, make_study, shared_study
 
 from popclust.errors import InputError
-from popclust.evaluation.associations import Grouping
 from popclust.presentation import explorer
 from popclust.presentation import explorer_data as data
 from popclust.presentation.style import RED
+from popclust.reported import Grouping
 from popclust.study import Study
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -78,7 +78,7 @@ def test_colour_by_term_tells_no_report_from_not_mentioned(explored: data.Explor
 
 def test_associations_are_the_significant_ones(explored: data.Explored) -> None:
     tests = explored.view.associations
-    for grouping in (explored.view.reported, data.nearest_grouping(explored.groupings, "lda", 5, 1)):
+    for grouping in (explored.view.reported, data.nearest_grouping(explored.groupings.grid, "lda", 5, 1)):
         shown = data.association_table(explored, grouping)
         brute = [
             (r.cluster, r.term_id)
@@ -91,8 +91,8 @@ def test_associations_are_the_significant_ones(explored: data.Explored) -> None:
 
 
 def test_wishes_lead_to_groupings_that_exist(explored: data.Explored) -> None:
-    assert data.nearest_grouping(explored.groupings, "sift", 4, 1) == Grouping("sift", 4, 1)
-    assert data.nearest_grouping(explored.groupings, "lda", 99, 9) == Grouping("lda", 7, 2)
+    assert data.nearest_grouping(explored.groupings.grid, "sift", 4, 1) == Grouping("sift", 4, 1)
+    assert data.nearest_grouping(explored.groupings.grid, "lda", 99, 9) == Grouping("lda", 7, 2)
 
 
 def test_one_volume(explored: data.Explored, made: MadeStudy) -> None:

@@ -20,7 +20,6 @@ from hypothesis.extra import numpy as hnp
 from made_study import MadeStudy, make_study, phantom, shared_study
 from matplotlib.colors import to_hex
 
-from popclust.evaluation.associations import Grouping
 from popclust.imaging.selection import REASONS
 from popclust.imaging.volume import Volume
 from popclust.normalization.quality import reject_reasons
@@ -31,6 +30,7 @@ from popclust.presentation.criterion_figures import criterion_figure, descriptor
 from popclust.presentation.figures import read_captions, write_figures
 from popclust.presentation.quality_figures import quality_figure, worst_first
 from popclust.presentation.view import read_view
+from popclust.reported import Grouping
 from popclust.settings import NormalizeSettings
 
 MODULES = ("acquisition_figure", "maps", "profiles", "slices", "style", "summary_content")

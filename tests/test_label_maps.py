@@ -10,10 +10,10 @@ import itk
 import numpy as np
 import pandas as pd
 import pytest
+from popclust.dataflow.volume_tasks import read_volume, register
 
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import handed_in_mask, source_of_volumes
-from popclust.dataflow.volume_tasks import read_volume, register
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.label_maps import read_lung_mask

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from popclust.errors import InputError
+from popclust.errors import DamagedError, InputError
+from popclust.parts import Made, Markers, marker_of, recipe_digest
 from popclust.schema import TABLES, conform_table
-from popclust.study import Study, marker_of
+from popclust.study import Study
 
 
 @pytest.fixture
@@ -65,32 +67,102 @@ def test_a_dataset_comes_back_and_is_checked(study: Study):
 
 
 def test_a_part_is_done_only_once_it_is_published(study: Study):
-    assert study.marker("extract", "v1") == ""
-    study.publish("extract", "m1", {"n": 1}, "v1")
-    assert study.marker("extract", "v1") == "m1"
+    assert study.done("extract", "v1") is None
+    study.write_bytes(b"words", "features", "v1")
+    done = study.publish("extract", "m1", Made({"n": 1}), "v1", recipe="r", files=["features/v1"])
+    assert study.done("extract", "v1") == done
+    assert (done.marker, done.output, done.passes) == ("m1", "m1", True)
     assert study.record("extract", "v1") == {"n": 1}
-    assert study.markers("extract") == {"v1": "m1"}
-    study.begin("extract", "v1")
-    assert study.marker("extract", "v1") == ""
+    assert study.markers("extract") == Markers({"v1": done}, {})
+    study.begin("extract", "v1", ["features/v1"])
+    assert study.done("extract", "v1") is None
+    assert not study.exists("features", "v1")
     with pytest.raises(InputError, match="not done"):
         study.record("extract", "v1")
 
 
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda path: path.write_bytes(b"wor"), "was cut"),
+        (lambda path: path.write_bytes(b"Words"), "was changed"),
+        (lambda path: path.unlink(), "was removed"),
+    ],
+)
+def test_a_harmed_part_is_not_what_was_published(study: Study, harm: Any, says: str):
+    study.write_bytes(b"words", "features", "v1")
+    study.publish("extract", "m1", Made({"n": 1}), "v1", files=["features/v1"])
+    study.check_part("extract", "v1", ["features/v1"])
+    harm(Path(study.path("features", "v1")))
+    with pytest.raises(DamagedError, match=says) as raised:
+        study.check_part("extract", "v1", ["features/v1"])
+    assert (raised.value.stage, raised.value.volume_id) == ("extract", "v1")
+    assert pickle.loads(pickle.dumps(raised.value)).what == raised.value.what  # noqa: S301  (our own bytes)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"marker": "m1"}', b"\xff\xfe"])
+def test_a_marker_that_cannot_be_read_is_named_and_counts_as_missing(study: Study, content: bytes):
+    study.publish("extract", "m1", Made({}), "v1")
+    study.publish("extract", "m2", Made({}), "v2")
+    study.write_bytes(content, "markers", "extract", "v1.json")
+    markers = study.markers("extract")
+    assert list(markers.done) == ["v2"]
+    assert markers.withdrawn == {"v1": "markers/extract/v1.json cannot be read"}
+    assert study.done("extract", "v1") is None
+
+
+def test_a_withdrawn_part_keeps_its_reason(study: Study):
+    study.publish("extract", "m1", Made({}), "v1")
+    study.withdraw("extract", "v1", "features/v1 was cut")
+    assert study.done("extract", "v1") is None
+    assert study.markers("extract").withdrawn == {"v1": "features/v1 was cut"}
+
+
+def test_a_record_that_cannot_be_read_names_its_part(study: Study):
+    study.publish("extract", "m1", Made({"n": 1}), "v1")
+    study.write_bytes(b"{", "records", "extract", "v1.json")
+    with pytest.raises(DamagedError, match=r"records/extract/v1\.json"):
+        study.records("extract", ["v1"])
+
+
+def test_tables_and_stores_that_cannot_be_read_are_named(study: Study):
+    study.write_table("clusters", _clusters())
+    path = Path(study.path("clusters.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DamagedError, match=r"clusters\.parquet cannot be read"):
+        study.read_table("clusters")
+    study.write_bytes(b"{", "topics.zarr", "zarr.json")
+    with pytest.raises(DamagedError, match=r"topics\.zarr cannot be read"):
+        study.read_dataset("topics")
+
+
 def test_markers_depend_on_each_part_and_not_on_order():
-    base = marker_of("s", 1, {"a": {"x": 1}}, ["m1", "m2"])
-    assert base == marker_of("s", 1, {"a": {"x": 1}}, ["m2", "m1"])
+    recipe = {"stage": "s", "version": 1, "settings": {"a": {"x": 1}}}
+    base = marker_of(recipe_digest(recipe), ["m1", "m2"])
+    assert base == marker_of(recipe_digest(dict(reversed(recipe.items()))), ["m2", "m1"])
     others = [
-        marker_of("t", 1, {"a": {"x": 1}}, ["m1", "m2"]),
-        marker_of("s", 2, {"a": {"x": 1}}, ["m1", "m2"]),
-        marker_of("s", 1, {"a": {"x": 2}}, ["m1", "m2"]),
-        marker_of("s", 1, {"a": {"x": 1}}, ["m1"]),
+        *(
+            marker_of(recipe_digest({**recipe, **change}), ["m1", "m2"])
+            for change in ({"stage": "t"}, {"version": 2}, {"settings": {"a": {"x": 2}}})
+        ),
+        marker_of(recipe_digest(recipe), ["m1"]),
     ]
     assert len({base, *others}) == 5
 
 
-def test_a_study_of_another_format_is_refused(tmp_path: Path):
-    (tmp_path / "study.toml").write_text("format_version = 99\n")
-    with pytest.raises(InputError, match="study format 99"):
+def test_a_recipe_comes_back(study: Study):
+    recipe = {"stage": "s", "version": 1, "settings": {}}
+    digest = study.write_recipe(recipe)
+    assert study.read_recipe(digest) == recipe
+    study.write_bytes(b"", "recipes", f"{digest}.json")
+    assert study.read_recipe(digest) == {}
+    assert study.read_recipe("none") == {}
+
+
+@pytest.mark.parametrize("text", ["format_version = 99\n", "format_version = 1\n", "# nothing\n"])
+def test_a_study_of_another_format_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(InputError, match=r"study\.toml: study format .*, this popclust reads format 2"):
         Study.open(str(tmp_path))
 
 
@@ -124,9 +196,10 @@ def test_the_handle_pickles_small(study: Study):
 def test_a_study_may_lie_at_a_url():
     study = Study.create("memory://a/study")
     study.write_table("clusters", _clusters())
-    study.publish("extract", "m1", {"n": 1}, "v1")
+    done = study.publish("extract", "m1", Made({"n": 1}), "v1")
     again = Study.open("memory://a/study")
     assert len(again.read_table("clusters")) == 2
-    assert again.markers("extract") == {"v1": "m1"}
+    assert again.markers("extract").done == {"v1": done}
+    assert again.n_done("extract") == 1
     again.remove("markers")
-    assert again.n_markers("extract") == 0
+    assert again.n_done("extract") == 0

@@ -1,10 +1,9 @@
-"""Put new volumes on the frozen model: the same stages, the population's atlas and vocabularies, nothing learnt."""
+"""Put new volumes on a frozen model: the stages that a volume passes, with what the model learnt; nothing is learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,19 +11,37 @@ from distributed import Client
 from rich.console import Console
 from rich.table import Table
 
-from popclust.dataflow import pipeline
+from popclust import storage
 from popclust.dataflow.flow import Flow
+from popclust.dataflow.frozen import STAGES, FrozenModel, open_model
+from popclust.dataflow.inputs import HandedIn, study_key
+from popclust.dataflow.lease import hold
+from popclust.dataflow.pipeline import go_through
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
+from popclust.dataflow.state import State
 from popclust.errors import InputError
-from popclust.population.model import Model
 from popclust.population.vocabulary import VOCABULARIES
-from popclust.study import WHOLE, Study
+from popclust.settings import ComputeSettings
+from popclust.study import Study, absolute
 
 NONE_OF_THESE = -1
 """The cluster of a volume that is too far from every group."""
-_NAMES = {NONE_OF_THESE: "none of these"}
+
+
+@dataclass(frozen=True)
+class NewVolumes:
+    """What is to be placed, and where the work is done."""
+
+    sources: Sequence[str]
+    """Folders, files or URLs with series."""
+    workspace: str = ""
+    """Folder that the parts go to; its secrets lie beside it. Empty: beside the model or study, named after it."""
+    masks: str = ""
+    """Folder with lung masks of another tool, one per series."""
+    transforms: str = ""
+    """Folder with known transforms, where the model was made with such."""
 
 
 @dataclass(frozen=True)
@@ -32,82 +49,128 @@ class Assigned:
     """Where new volumes fall."""
 
     rows: pd.DataFrame
-    """volume_id, cluster (-1: none of these, missing: not placed), nearest, distance, limit, reasons."""
+    """One per new series: volume_id, cluster (-1: none of these, missing: not placed), nearest, distance, limit,
+    reasons (why it was not placed)."""
     n_quarantined: int
     """New volumes that ended in quarantine."""
+    workspace: str
+    """Where their parts are; which series each is stands in sources.parquet beside it."""
+    model_digest: str
+    """Digest of the model."""
 
     def as_table(self) -> Table:
         """For the terminal."""
         table = Table("volume", "group", "distance", "limit", "why not")
         for row in self.rows.itertuples():
-            group = (
-                "" if pd.isna(row.cluster) else "none of these" if row.cluster == NONE_OF_THESE else str(row.cluster)
-            )
+            is_none = not pd.isna(row.cluster) and row.cluster == NONE_OF_THESE
+            group = "" if pd.isna(row.cluster) else "none of these" if is_none else str(row.cluster)
             distance = "" if pd.isna(row.distance) else f"{row.distance:.4f}"
             table.add_row(str(row.volume_id), group, distance, f"{row.limit:.4f}", ", ".join(row.reasons))
         return table
 
 
-def assign(study: Study, client: Client | None, new: Sequence[str], console: Console) -> Assigned:
+def assign(
+    model_url: str,
+    new: NewVolumes,
+    client: Client | None,
+    compute: ComputeSettings | None = None,
+    console: Console | None = None,
+) -> Assigned:
     """Ingest, normalize, extract and encode new series, and find their nearest groups.
 
-    Their parts go to assigned/ in the study; the study itself stays as it is.
+    Nothing but the model is read, neither study.toml nor the study's vocabularies of today, and the study is not
+    written to.
+
+    Parameters
+    ----------
+    model_url : str
+        A study, or a copy of its model/ folder.
+    new : NewVolumes
+        What is to be placed.
+    client : distributed.Client or None
+        Where tasks run; None runs them in this process.
+    compute : ComputeSettings
+        How tasks are run.
+    console : rich.console.Console
+        Where bars and lines go; none by default.
 
     Raises
     ------
     InputError
-        The study has no frozen model yet, or nothing new is to be found.
+        There is no whole model of this popclust's versions, or nothing new is to be found.
     """
-    if not study.exists("model", "groups.zarr"):
-        raise InputError(f"{study.url}: there is no frozen model yet; `popclust run {study.url}` makes it")
-    model = Model.load(study.open_group("model", "groups.zarr"))
-    flow = _run(_study_of_new(study, new), study, client, console)
-    cohort = flow.study.read_table("cohort").set_index("volume_id")
-    reasons = {v: list(r) for v, r in cohort["reasons"].items()}
-    for row in flow.study.read_table("quality").itertuples() if flow.study.exists("quality.parquet") else ():
-        reasons.setdefault(str(row.volume_id), []).extend(row.reasons)
-    for (volume_id, _), row in flow.quarantine.rows.items():
-        reasons.setdefault(volume_id, []).append(str(row["error"]))
-    placed = _placed(flow, model)
-    ids = [v for v in cohort.index if v in placed.index or reasons.get(v)]
-    frame = placed.reindex(ids).rename_axis("volume_id").reset_index()
-    frame["cluster"] = frame["cluster"].astype("Int64")
-    frame["nearest"] = frame["nearest"].astype("Int64")
-    frame["limit"] = model.limit
-    return Assigned(frame.assign(reasons=[reasons.get(v, []) for v in ids]), len(flow.quarantine))
+    console = console or Console(quiet=True)
+    model = open_model(model_url)
+    work = _workspace(model, model_url, new, compute or ComputeSettings())
+    with hold(work, say=lambda text: console.print(text, markup=False, highlight=False)) as lease:
+        card = RunCard(work)
+        progress = Progress(work, card.run_id, console)
+        state = State(work, Quarantine.open(work), HandedIn(work, study_key(work)))
+        for name, marker in model.markers.items():
+            state.take_over(name, marker)
+        flow = Flow(work, client, progress, card, state, lease, frozenset(STAGES), has_population=False)
+        with progress:
+            go_through(flow, STAGES)
+        return _placed(flow, model)
 
 
-def _study_of_new(study: Study, new: Sequence[str]) -> Study:
-    sources = tuple(str(Path(n).absolute()) for n in new)
-    ingest = replace(study.settings.ingest, sources=sources, key_file=study.secret_path("key"))
-    given, folder = study.settings.normalize.given_folder, study.settings.masks.folder
-    normalize = replace(study.settings.normalize, given_folder=study.resolve(given) if given else "")
-    masks = replace(study.settings.masks, folder=study.resolve(folder) if folder else "")
-    settings = replace(study.settings, ingest=ingest, normalize=normalize, masks=masks)
-    return Study(study.path("assigned"), settings, reference_url=study.url)
+def _workspace(model: FrozenModel, model_url: str, new: NewVolumes, compute: ComputeSettings) -> Study:
+    """A study of the new volumes alone, with the model's settings and a key of its own."""
+    url = absolute(new.workspace or f"{absolute(model_url)}.assigned")
+    if not new.workspace and not storage.is_local(url):
+        raise InputError(
+            f"{model_url}: name a local folder to work in (--workspace): keys do not belong in an object store"
+        )
+    masks = absolute(new.masks) if new.masks else ""
+    transforms = absolute(new.transforms) if new.transforms else ""
+    is_given = model.settings.normalize.transforms == "given"
+    if is_given and not transforms:
+        raise InputError(f"{model_url}: the model was made with known transforms: name their folder (--transforms)")
+    chosen = replace(
+        model.settings,
+        ingest=replace(model.settings.ingest, sources=tuple(absolute(s) for s in new.sources)),
+        normalize=replace(model.settings.normalize, given_folder=transforms),
+        masks=replace(model.settings.masks, folder=masks),
+        compute=compute,
+    )
+    return Study(url, chosen, model_url=model.url, model_digest=model.digest)
 
 
-def _run(new: Study, study: Study, client: Client | None, console: Console) -> Flow:
-    card = RunCard(new)
-    with Progress(new, card.run_id, console) as progress:
-        steps = (pipeline.ingest, pipeline.normalize, pipeline.extract, pipeline.encode)
-        flow = Flow(new, client, progress, card, Quarantine.open(new), frozenset(s.__name__ for s in steps))
-        for learnt in ("atlas", "vocabulary"):
-            flow.parts[learnt] = {WHOLE: study.marker(learnt)}
-        for step in steps:
-            step(flow)
-            if not flow.parts[step.__name__]:
-                flow.parts.setdefault("encode", {})
-                break
-        card.write("ended", progress.stages, flow.n_workers)
-    return flow
+def _placed(flow: Flow, model: FrozenModel) -> Assigned:
+    """A row for every series that is in the sources now: its group, or why it has none."""
+    present = sorted(set(flow.series.fingerprints()) - set(flow.series.missing()))
+    found = _nearest(flow, model)
+    frame = found.reindex(present).rename_axis("volume_id").reset_index()
+    for name in ("cluster", "nearest"):
+        frame[name] = frame[name].astype("Int64")
+    reasons = _reasons(flow)
+    frame = frame.assign(limit=model.groups.limit, reasons=[reasons.get(v, []) for v in present])
+    kept_out = {volume_id for volume_id, _ in flow.state.quarantine.rows}
+    return Assigned(frame, len(kept_out & set(present)), flow.study.url, model.digest)
 
 
-def _placed(flow: Flow, model: Model) -> pd.DataFrame:
-    records = flow.study.records("encode", flow.parts["encode"])
+def _nearest(flow: Flow, model: FrozenModel) -> pd.DataFrame:
+    records = flow.study.records("encode", sorted(flow.finished("encode")))
     if not records:
         return pd.DataFrame(columns=["cluster", "nearest", "distance"], dtype=float)
     counts = np.stack([np.concatenate([r[v] for v in VOCABULARIES]) for r in records.values()])
-    found = model.assign(counts)
+    found = model.groups.assign(counts)
     columns = {"cluster": found.cluster, "nearest": found.nearest, "distance": found.distance}
     return pd.DataFrame(columns, index=list(records))
+
+
+def _reasons(flow: Flow) -> dict[str, list[str]]:
+    """Why volumes are not placed: not included, not accepted, or in quarantine."""
+    cohort = flow.study.read_table("cohort").set_index("volume_id")
+    reasons = {str(v): list(r) for v, r in cohort["reasons"].items()}
+    for volume_id, record in flow.study.records("normalize", sorted(flow.finished("normalize"))).items():
+        reasons.setdefault(volume_id, []).extend(record["reasons"])
+    for (volume_id, _), row in flow.state.quarantine.rows.items():
+        reasons.setdefault(volume_id, []).append(str(row["error"]))
+    return reasons
+
+
+def with_sources(assigned: Assigned) -> pd.DataFrame:
+    """The rows with the series and folder that each volume is: identifying, for those who ask for it."""
+    sources = pd.read_parquet(f"{assigned.workspace}.secret/sources.parquet")
+    return assigned.rows.merge(sources[["volume_id", "series_instance_uid", "folder"]], on="volume_id", how="left")

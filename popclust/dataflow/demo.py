@@ -20,12 +20,13 @@ from popclust.dataflow.client import connect
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import source_of_volumes
 from popclust.dataflow.pipeline import run
-from popclust.dataflow.population_tasks import counted_population
 from popclust.dataflow.simulate import simulate
-from popclust.dataflow.volume_tasks import read_volume
+from popclust.dataflow.stages.associate import counted_population
 from popclust.evaluation.associations import associate_counted
+from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.normalized import Normalized
-from popclust.simulation.scoring import agreement, histogram_agreement, lung_histogram, score_pairs
+from popclust.reported import Reported
+from popclust.simulation.scoring import PairScores, agreement, histogram_agreement, lung_histogram, score_pairs
 from popclust.study import Study
 
 N_TEMPLATES = 3
@@ -75,41 +76,41 @@ def run_demo(out: str, n_volumes: int, seed: int, scheduler: str, console: Conso
     scores["seconds"] = round(time.monotonic() - started, 1)
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     _print(scores, flow, folder, console)
-    return len(flow.quarantine)
+    return flow.n_quarantined
 
 
 def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]:
     """Scores of a finished study of a simulated population."""
-    study, reported = flow.study, flow.study.record("associate")
+    study, reported = flow.study, flow.study.reported
     truth = truth_of_volumes(study, population)
-    clusters = _reported_clusters(study, reported)
+    clusters = dict(zip(reported.clusters["volume_id"], reported.clusters["cluster"].tolist(), strict=True))
     groups = truth["group"].to_dict()
     seeds = study.settings.cluster.seeds
     volumes = list(clusters)
-    histograms = flow.map("histograms", histogram_of, {v: (study, v) for v in volumes})
+    histograms = flow.map(histogram_of, {v: (study, v) for v in volumes})
     pairs = _score_associations(study, truth, reported)
     errors = registration_errors_mm(study, truth, volumes)
     return {
         "ari": round(agreement(groups, clusters), 4),
-        "ari_hu_histogram": round(histogram_agreement(histograms, groups, reported["n_clusters"], seeds), 4),
-        "n_clusters": reported["n_clusters"],
+        "ari_hu_histogram": round(histogram_agreement(histograms, groups, reported.grouping.n_clusters, seeds), 4),
+        "n_clusters": reported.grouping.n_clusters,
         "n_planted": int(truth.loc[volumes, "group"].nunique()),
         "n_volumes": len(volumes),
-        "Q": reported["Q"],
+        "Q": reported.Q,
         "associations_recall": round(pairs.recall, 4),
         "associations_false_share": round(pairs.false_share, 4),
         "associations_true": pairs.n_true,
         "associations_found": pairs.n_found,
         "registration_error_mm_mean": round(float(errors.mean()), 3),
         "registration_error_mm_p95": round(float(np.percentile(errors, 95)), 3),
-        "min_term_count": reported["min_term_count"],
+        "min_term_count": reported.min_term_count,
     }
 
 
 def histogram_of(study: Study, volume_id: str) -> NDArray[np.float64]:
     """Lung histogram of one volume, over the same lungs as the features."""
     normalized = Normalized.load(study.open_group("normalized", f"{volume_id}.zarr"))
-    return lung_histogram(read_volume(study, volume_id), normalized.lung)
+    return lung_histogram(read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr")), normalized.lung)
 
 
 def registration_errors_mm(study: Study, truth: pd.DataFrame, volumes: list[str]) -> NDArray[np.float64]:
@@ -145,20 +146,11 @@ def truth_of_volumes(study: Study, population: Path) -> pd.DataFrame:
     return truth.merge(sources, on="series_instance_uid").set_index("volume_id")
 
 
-def _reported_clusters(study: Study, reported: Mapping[str, Any]) -> dict[str, int]:
-    clusters = study.read_table("clusters")
-    for name in ("descriptor", "n_clusters", "seed"):
-        clusters = clusters[clusters[name] == reported[name]]
-    return dict(zip(clusters["volume_id"], clusters["cluster"].tolist(), strict=True))
-
-
-def _score_associations(study: Study, truth: pd.DataFrame, reported: Mapping[str, Any]) -> Any:
+def _score_associations(study: Study, truth: pd.DataFrame, reported: Reported) -> PairScores:
     """The same tests on the same groups and units, with the planted findings in place of the reports."""
-    settings = replace(study.settings.associate, descriptor=reported["descriptor"])
+    settings = study.settings.associate
     population = counted_population(study, minimum=0)
-    wanted = population.grid["descriptor"] == reported["descriptor"]
-    wanted &= (population.grid["n_clusters"] == reported["n_clusters"]) & (population.grid["seed"] == reported["seed"])
-    population = population.only(wanted.to_numpy())
+    population = population.only(reported.grouping.rows(population.grid))
     findings = truth.loc[list(population.volume_id), "findings"]
     term_id = tuple(sorted({t for f in findings for t in f}))
     has_term = np.array([[t in set(f) for t in term_id] for f in findings])
@@ -166,10 +158,7 @@ def _score_associations(study: Study, truth: pd.DataFrame, reported: Mapping[str
     terms = tuple(t for t, is_frequent in zip(term_id, frequent, strict=True) if is_frequent)
     planted = replace(population, has_term=has_term[:, frequent], term_id=terms, term=terms)
     true = associate_counted(planted, settings).associations
-    found = study.read_table("associations")
-    for name in ("descriptor", "n_clusters", "seed"):
-        found = found[found[name] == reported[name]]
-    return score_pairs(found, true, settings.alpha)
+    return score_pairs(reported.associations, true, settings.alpha)
 
 
 def _print(scores: Mapping[str, Any], flow: Flow, folder: Path, console: Console) -> None:

@@ -3,103 +3,109 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
 from distributed import Client
 
+from popclust import storage
+from popclust.dataflow.lease import Lease
 from popclust.dataflow.progress import Progress
-from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
+from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import stage_named
-from popclust.dataflow.volume_tasks import VolumeTask, perform
+from popclust.dataflow.state import Due, State
 from popclust.dataflow.window import Outcome, Task, run_window
-from popclust.errors import InputError, SurroundingsError
-from popclust.study import WHOLE, Study
-
-
-@dataclass(frozen=True)
-class Need:
-    """One volume's part of a stage: what it reads, and the further arguments of its task."""
-
-    read: tuple[str, ...]
-    """Markers of what it reads."""
-    args: tuple[Any, ...] = ()
-    """Passed to the task after the study and the volume."""
+from popclust.errors import DamagedError, InputError, SurroundingsError
+from popclust.imaging.series_table import SeriesTable
+from popclust.parts import WHOLE, Done, marker_of
+from popclust.study import Study
 
 
 @dataclass
 class Flow:
-    """A run at work."""
+    """A run at work; a :class:`popclust.dataflow.stage.Work`."""
 
     study: Study
     client: Client | None
     progress: Progress
     card: RunCard
-    quarantine: Quarantine
+    state: State
+    lease: Lease | None
     active: frozenset[str]
     """Stages that may compute; the others must be complete already."""
-    parts: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Markers of the parts that later stages may read: stage -> volume_id -> marker."""
+    rescan: bool = False
+    """Read all headers again."""
+    has_population: bool = True
+    """Whether the volumes make a population; False where they are put on a frozen model, one by one."""
+    made: dict[str, list[str]] = field(default_factory=dict)
+    """Parts that this run made, by stage."""
 
-    def volumes(self, name: str, task: VolumeTask, needs: Mapping[str, Need]) -> dict[str, str]:
-        """Bring a stage's per-volume parts up to date.
-
-        Returns
-        -------
-        dict
-            Markers of the finished parts by sorted volume_id; volumes in quarantine are missing from it.
+    def carry_out(self, stage: Stage) -> None:
+        """Bring a stage up to date: its volumes' parts, then the population's.
 
         Raises
         ------
         InputError
             The stage may not compute but has parts to do, or no volume is left.
         SurroundingsError
-            Disk full, or the Dask cluster is lost.
+            Disk full, the Dask cluster is lost, or something stored is damaged (it is withdrawn then).
         """
-        stage = stage_named(name)
-        there = self.study.markers(name)
-        wanted = {v: stage.marker(self.study.settings, need.read) for v, need in sorted(needs.items())}
-        held = {v for v, m in wanted.items() if there.get(v) != m and self.quarantine.holds(v, name, m)}
-        todo = [v for v, m in wanted.items() if there.get(v) != m and v not in held]
-        self._refuse_idle(name, len(todo))
-        done = {v: m for v, m in wanted.items() if there.get(v) == m}
-        self.progress.start(name, len(wanted) - len(held), len(done))
-        if held:
-            self.progress.line(f"[yellow]{len(held)} volumes stay in quarantine[/] (`popclust retry` lets them out)")
-        self._check_disk()
-        tasks = (Task(v, (task, self.study, name, v, wanted[v], *needs[v].args)) for v in todo)
-        for outcome in self._window(name, perform, tasks):
-            self.progress.advance(outcome)
-            if outcome.error:
-                self.quarantine.add(name, outcome, wanted[outcome.key])
-            else:
-                done[outcome.key] = wanted[outcome.key]
-                self.quarantine.release(outcome.key, name)
-        if wanted and not done:
-            reasons = {str(r["message"]) for k, r in self.quarantine.rows.items() if k[1] == name}
-            raise InputError(f"{name}: no volume is left, all are in quarantine; the first reason: {min(reasons)}")
-        return {v: done[v] for v in wanted if v in done}
+        self._stage = stage
+        self.state.series_table = self._series(stage)
+        self._name_unreadable(stage)
+        due = self.state.survey(stage)
+        if stage.is_per_volume:
+            self._do_volumes(due)
+        if self.has_population or stage.admitted is not None:
+            self._do_population(stage, has_bar=not stage.is_per_volume)
+        self.state.handed_in.save()
 
-    def population(self, name: str, read: Iterable[str], work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Bring a stage over the population up to date; returns its record."""
-        stage = stage_named(name)
-        marker = stage.marker(self.study.settings, read)
-        is_done = self.study.marker(name) == marker
-        self._refuse_idle(name, int(not is_done))
-        self.progress.start(name, 1, int(is_done))
-        if not is_done:
-            self._check_disk()
-            self.study.begin(name)
-            self.study.publish(name, marker, work())
-            self.progress.advance(Outcome(WHOLE))
-        record = self.study.record(name)
-        self.card.records[name] = record
-        self.parts[name] = {WHOLE: marker}
-        return record
+    # -- what a stage may do (Work) ------------------------------------------------------------------------------
 
-    def map(self, name: str, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    @property
+    def series(self) -> SeriesTable:
+        """The series of the sources."""
+        return self.state.series
+
+    @property
+    def key(self) -> bytes:
+        """The key of the study's pseudonyms."""
+        return self.state.key
+
+    def passing(self, stage: str) -> Mapping[str, str]:
+        """Outputs of a stage's parts of the volumes that go on."""
+        return self.state.passing(stage)
+
+    def finished(self, stage: str) -> Mapping[str, str]:
+        """Markers of a stage's finished parts, whether the volumes go on or not."""
+        return self.state.finished(stage)
+
+    def marker(self, stage: str) -> str:
+        """Marker of what a stage made of the population."""
+        return self.state.marker(stage)
+
+    def output(self, stage: str) -> str:
+        """What later stages depend on of it."""
+        return self.state.output(stage)
+
+    def digest(self, path: str) -> str:
+        """Keyed digest of something that a person hands in."""
+        return self.state.digest(path)
+
+    @property
+    def run_card(self) -> Mapping[str, Any]:
+        """The run card as far as it goes."""
+        return self.card.as_dict("ended", self.progress.stages, self.n_workers)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Say one line to a person."""
+        self.progress.line(text, style)
+
+    def map(self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         """Results of `function(*args)` by key, each a task on the cluster; a failure ends the run.
 
         Raises
@@ -110,59 +116,226 @@ class Flow:
             A task failed in a way nobody foresaw.
         """
         results = {}
-        for outcome in self._window(name, function, (Task(k, a) for k, a in calls.items())):
+        for outcome in self._window(function, (Task(k, a) for k, a in calls.items())):
             if outcome.error == "worker_died":
-                raise SurroundingsError(f"{name}: {outcome.message}; give the workers more memory and run again")
+                raise SurroundingsError(
+                    f"{self._stage.name}: {outcome.message}; give the workers more memory and run again"
+                )
+            if outcome.error == "damaged":
+                self._withdraw([outcome.value])
             if outcome.error:
-                raise RuntimeError(f"{name} {outcome.key}: {outcome.message}")
+                raise RuntimeError(f"{self._stage.name} {outcome.key}: {outcome.message}")
             results[outcome.key] = outcome.value
         return {k: results[k] for k in calls}
 
-    def outcomes(self, name: str, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> list[Outcome]:
-        """What came of `function(*args)` in the order of the calls, each a task on the cluster; failures included."""
-        found = {outcome.key: outcome for outcome in self._window(name, function, (Task(*c) for c in calls.items()))}
-        return [found[key] for key in calls]
-
-    def once(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    def once(self, function: Callable[..., Any], *args: Any) -> Any:
         """One call as a task on the cluster."""
-        return self.map(name, function, {WHOLE: args})[WHOLE]
+        return self.map(function, {WHOLE: args})[WHOLE]
 
-    def marker(self, name: str) -> str:
-        """Marker of a stage over the population that this run has passed."""
-        return self.parts[name][WHOLE]
+    def outcomes(self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> list[Outcome]:
+        """What came of each call, failures included, in the order of the calls."""
+        found = {outcome.key: outcome for outcome in self._window(function, (Task(*c) for c in calls.items()))}
+        return [found[key] for key in calls]
 
     @property
     def n_workers(self) -> int:
         """Worker processes of the Dask cluster; 0 where the tasks run in this process."""
         return len(self.client.scheduler_info(n_workers=-1)["workers"]) if self.client else 0
 
-    def _window(self, name: str, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterable[Outcome]:
+    @property
+    def n_quarantined(self) -> int:
+        """Volumes in quarantine."""
+        return len(self.state.quarantine)
+
+    # -- how -----------------------------------------------------------------------------------------------------
+
+    def _series(self, stage: Stage) -> SeriesTable | None:
+        if stage.prepare is None:
+            return self.state.series_table
+        if stage.name in self.active:
+            self.progress.start(stage.name, 0, 0)
+            return stage.prepare(self)
+        return stage.last_seen(self) if stage.last_seen else None
+
+    def _name_unreadable(self, stage: Stage) -> None:
+        for volume_id, reason in self.state.markers(stage).withdrawn.items():
+            self.line(f"{stage.name} of {volume_id} counts as not done: {reason}", "yellow")
+
+    def _do_volumes(self, due: Due) -> None:
+        stage, quarantine = due.stage, self.state.quarantine
+        self._refuse_idle(stage, len(due.todo))
+        n_kept = len(due.wanted) - len(due.todo) - len(due.held) - len(due.lost)
+        self.progress.start(stage.name, n_kept + len(due.todo), n_kept)
+        for volume_id, reason in due.lost.items():
+            quarantine.add(stage.name, Outcome(volume_id, None, "source_missing", reason), due.wanted[volume_id])
+        if due.held:
+            self.line(f"{len(due.held)} volumes stay in quarantine (`popclust retry` lets them out)", "yellow")
+        self._check_disk()
+        if due.todo:
+            self.study.write_recipe(stage.recipe(self.study.settings))
+        made: dict[str, Done] = {}
+        damaged: list[DamagedError] = []
+        for outcome in self._outcomes_of(due):
+            if outcome.error == "damaged":
+                damaged.append(outcome.value)
+                if outcome.value.volume_id == WHOLE:  # every other task would meet it too
+                    break
+                continue
+            self.progress.advance(outcome)
+            if outcome.error:
+                quarantine.add(stage.name, outcome, due.wanted[outcome.key])
+            else:
+                made[outcome.key] = outcome.value
+                quarantine.release(outcome.key, stage.name)
+        quarantine.write()
+        if damaged:
+            self._withdraw(damaged)
+        self.made[stage.name] = sorted(made)
+        self.state.settle(due, made)
+        if self.has_population and due.wanted and len(made) + n_kept == 0:
+            first = min(str(r["message"]) for k, r in quarantine.rows.items() if k[1] == stage.name)
+            raise InputError(f"{stage.name}: no volume is left, all are in quarantine; the first reason: {first}")
+
+    def _outcomes_of(self, due: Due) -> Iterator[Outcome]:
+        """Outcomes of single volumes; a batch that failed is tried again volume by volume."""
+        stage = due.stage
+        perform_one = partial(perform, self.study, stage.name, due.recipe)
+        if stage.batch_task is None:
+            yield from self._window(perform_one, (Task(v, (v, due.wanted[v])) for v in due.todo))
+            return
+        again: list[str] = []
+        waiting = iter(due.todo)
+        chunks = iter(lambda: list(islice(waiting, stage.batch_size)), [])
+        batches = {chunk[0]: chunk for chunk in chunks}
+        many = partial(perform_batch, self.study, stage.name, due.recipe)
+        tasks = (Task(k, ({v: due.wanted[v] for v in chunk},)) for k, chunk in batches.items())
+        for outcome in self._window(many, tasks):
+            if outcome.error and outcome.error != "damaged" and len(batches[outcome.key]) > 1:
+                again += batches[outcome.key]
+            elif outcome.error:
+                yield outcome
+            else:
+                yield from (Outcome(v, value=done) for v, done in outcome.value.items())
+        singly = (Task(v, ({v: due.wanted[v]},)) for v in again)
+        for outcome in self._window(many, singly):
+            yield outcome if outcome.error else Outcome(outcome.key, value=outcome.value[outcome.key])
+
+    def _do_population(self, stage: Stage, has_bar: bool) -> None:
+        if stage.build is None or stage.build_needs is None:
+            return
+        due = self.state.survey_population(stage)
+        self._refuse_idle(stage, len(due.todo))
+        if has_bar:
+            self.progress.start(stage.name, 1, int(not due.todo))
+        if due.todo:
+            self._check_disk()
+            self.study.write_recipe(stage.recipe(self.study.settings))
+            self.study.begin(stage.name, WHOLE, stage.results)
+            made = stage.build(self)
+            marker = marker_of(due.recipe, made.read) if made.read else due.wanted[WHOLE]
+            self._check_lease()
+            done = self.study.publish(stage.name, marker, made, recipe=due.recipe, files=stage.results)
+            self.made.setdefault(stage.name, []).append(WHOLE)
+            if has_bar:
+                self.progress.advance(Outcome(WHOLE))
+        else:
+            done = self.state.markers(stage).done[WHOLE]
+        self.state.settle_population(stage, done)
+        record = self.study.record(stage.name)
+        self.card.records[stage.name] = record
+        self.card.inputs[stage.name] = done.marker
+        if stage.say is not None and stage.name in self.active:
+            stage.say(record, self.line)
+
+    def _window(self, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Outcome]:
         compute = self.study.settings.compute
-        return run_window(
+        for outcome in run_window(
             self.client,
-            name,
+            self._stage.name,
             function,
             tasks,
             in_flight_per_thread=compute.in_flight_per_thread,
             attempts=compute.attempts,
-        )
+        ):
+            self._check_lease()
+            yield outcome
 
-    def _refuse_idle(self, name: str, n_todo: int) -> None:
-        if n_todo and name not in self.active:
+    def _withdraw(self, damaged: Sequence[DamagedError]) -> None:
+        """Nothing damaged is served as true, nor does a volume pay for it.
+
+        Raises
+        ------
+        DamagedError
+            Always: the next run makes anew what was withdrawn.
+        """
+        for error in damaged:
+            if error.stage:
+                self.study.withdraw(error.stage, error.volume_id, error.what)
+                self.line(f"{error.stage} of {error.volume_id} is withdrawn: {error.what}", "yellow")
+        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        raise DamagedError(f"{damaged[0].what}{more}; it is withdrawn, the next run makes it anew") from damaged[0]
+
+    def _check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    def _refuse_idle(self, stage: Stage, n_todo: int) -> None:
+        if n_todo and stage.name not in self.active:
             url = self.study.url
             raise InputError(
-                f"{url}: stage {name} is not up to date ({n_todo} parts to do); "
-                f"`popclust run {url} --until {name}` brings it there"
+                f"{url}: stage {stage.name} is not up to date ({n_todo} parts to do); "
+                f"`popclust run {url} --until {stage.name}` brings it there, `popclust plan {url}` says why"
             )
 
     def _check_disk(self) -> None:
         """Stop while there is room to stop in good order."""
-        if "://" in self.study.url:
+        if not storage.is_local(self.study.url):
             return
         free_mb = shutil.disk_usage(self.study.url).free / 1e6
         if free_mb < self.study.settings.compute.min_free_disk_mb:
             raise SurroundingsError(
                 f"{self.study.url}: {free_mb:.0f} MB of disk are left, "
-                f"compute.min_free_disk_mb asks for {self.study.settings.compute.min_free_disk_mb}: "
-                "make room and run again, nothing is lost"
+                f"[compute] min_free_disk_mb asks for {self.study.settings.compute.min_free_disk_mb}: "
+                "make room; nothing is lost"
             )
+
+
+def perform(study: Study, stage_name: str, recipe: str, volume_id: str, marker: str) -> Done:
+    """Make one volume's part of a stage and publish it; what it is made from is compared with its digest first."""
+    stage = stage_named(stage_name)
+    if stage.task is None:
+        raise TypeError(f"stage {stage_name} has no task for one volume")
+    _check_read(study, stage, volume_id)
+    files = stage.files_of(volume_id)
+    study.begin(stage_name, volume_id, files)
+    made = stage.task(study, volume_id)
+    return study.publish(stage_name, marker, made, volume_id, recipe=recipe, files=files)
+
+
+def perform_batch(study: Study, stage_name: str, recipe: str, markers: Mapping[str, str]) -> dict[str, Done]:
+    """Make the parts of several volumes and publish them."""
+    stage = stage_named(stage_name)
+    if stage.batch_task is None:
+        raise TypeError(f"stage {stage_name} has no task for several volumes")
+    for volume_id in markers:
+        study.begin(stage_name, volume_id, stage.files_of(volume_id))
+    made = stage.batch_task(study, list(markers))
+    return {
+        v: study.publish(stage_name, marker, made[v], v, recipe=recipe, files=stage.files_of(v))
+        for v, marker in markers.items()
+    }
+
+
+def _check_read(study: Study, stage: Stage, volume_id: str) -> None:
+    for name in stage.reads:
+        upstream = stage_named(name)
+        if upstream.is_per_volume:
+            study.check_part(name, volume_id, upstream.files_of(volume_id))
+        elif not study.model_url:  # a frozen model is compared with its digest when it is opened
+            _check_shared(study, name, study.learnt_marker(name))
+
+
+@lru_cache(maxsize=8)
+def _check_shared(study: Study, name: str, marker: str) -> None:
+    """Once per process for as long as the marker stays."""
+    study.check_part(name, WHOLE, stage_named(name).results)

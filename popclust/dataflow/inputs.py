@@ -1,92 +1,143 @@
-"""What comes from outside the study: series, atlas files, known transforms, reports; each with its hash."""
+"""What a person hands in beside the series: atlas files, lung masks, known transforms; found, and known by digests."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import islice
+import hmac
+import json
+import posixpath
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pandas as pd
 
-from popclust.dataflow.flow import Flow, Need
-from popclust.dataflow.volume_tasks import scan
+from popclust import storage
 from popclust.errors import InputError
-from popclust.imaging.headers import FileHeader, list_files
-from popclust.imaging.ingest import volume_id_of
 from popclust.imaging.label_maps import MASK_ENDINGS
-from popclust.imaging.pseudonyms import load_or_create_key
-from popclust.imaging.series import SeriesFiles, group_series
-from popclust.study import Study, canonical
+from popclust.imaging.pseudonyms import create_key, load_key
+from popclust.parts import canonical
+from popclust.study import Study
 
-_BATCH_FILES = 500
+_BLOCK_BYTES = 2**22
+
+
+def study_key(study: Study) -> bytes:
+    """The key of the study's pseudonyms; a new one for a study without parts.
+
+    Raises
+    ------
+    InputError
+        The key is missing though the study has parts that were named with it, or it cannot be read.
+    """
+    path = study.secret_path("key")
+    return load_key(path) if has_key(study) else create_key(path)
+
+
+def has_key(study: Study) -> bool:
+    """Whether the key is there; it may be missing only as long as nothing is named with it.
+
+    Raises
+    ------
+    InputError
+        It is missing though the study has parts.
+    """
+    path = study.secret_path("key")
+    if Path(path).exists():
+        return True
+    if storage.names(study.path("markers", "ingest")):
+        raise InputError(
+            f"{path}: the key is missing, and the study's pseudonyms were made with it: bring it back from where you "
+            "keep it, or start a new study; a new key would make every patient another one"
+        )
+    return False
+
+
+@dataclass
+class HandedIn:
+    """Digests of what is handed in, keyed, and remembered beside the key for as long as a file stays as it is."""
+
+    study: Study
+    """The study."""
+    key: bytes
+    """Of its pseudonyms."""
+    n_read: int = 0
+    """Files read by this run."""
+    _new: dict[str, Any] = field(default_factory=dict)
+
+    def digest(self, path: str) -> str:
+        """Keyed digest of a file's content, or of all files of a folder.
+
+        Raises
+        ------
+        InputError
+            There is nothing at the path.
+        """
+        fs, root = fsspec.core.url_to_fs(path)
+        if not fs.exists(root):
+            raise InputError(f"{path}: there is nothing here; check {self.study.url}/study.toml")
+        files = sorted(fs.find(root)) if fs.isdir(root) else [root]
+        state = [[posixpath.relpath(f, root), *_state(fs, f)] for f in files]
+        known = self._known.get(path)
+        if known is None or known[0] != state:
+            digest = hmac.new(self.key, digestmod=hashlib.sha256)
+            for file in files:
+                digest.update(f"{posixpath.relpath(file, root)}\0".encode())
+                with fs.open(file, "rb") as opened:
+                    while block := opened.read(_BLOCK_BYTES):
+                        digest.update(block)
+            known = self._new[path] = self._known[path] = [state, digest.hexdigest()]
+            self.n_read += len(files)
+        return str(known[1])
+
+    def save(self) -> None:
+        """Remember what was read."""
+        if self._new:
+            path = Path(self._path)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            aside = path.with_suffix(".aside")
+            aside.touch(mode=0o600)
+            aside.write_bytes(canonical(self._known))
+            aside.replace(path)
+            self._new.clear()
+
+    @property
+    def _path(self) -> str:
+        return self.study.secret_path("handed_in.json")
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(Path(self._path).read_bytes()))
+        except (FileNotFoundError, ValueError):  # what cannot be read is read anew
+            return {}
+
+
+def _state(fs: Any, path: str) -> list[Any]:
+    """What changes when a file is replaced or mended in place."""
+    info = fs.info(path)
+    if fs.protocol == "file" or "file" in fs.protocol:
+        stat = Path(path).stat()
+        return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return [info.get("size"), str(info.get("ETag") or info.get("LastModified") or info.get("created"))]
 
 
 @dataclass(frozen=True)
 class AtlasFiles:
-    """Files that the atlas is built from; empty strings where it is chosen from the cohort."""
+    """Files that the atlas is built from."""
 
     volume: str
     """The atlas volume."""
     templates: tuple[str, ...]
     """The template volumes."""
 
-
-@dataclass(frozen=True)
-class HandedIn:
-    """Something of one volume that a person hands in: a known transform, or a lung mask."""
-
-    path: str
-    """The file or folder; empty where there is none."""
-    digest: str
-    """Its hash."""
-
-
-def find_series(flow: Flow) -> Mapping[str, Need]:
-    """All series in the sources, by the pseudonym of their volume.
-
-    Writes the map from pseudonyms to sources beside the key, outside the study.
-
-    Raises
-    ------
-    InputError
-        No source is named, a source is missing, or there is no image in any.
-    """
-    study = flow.study
-    if not study.settings.ingest.sources:
-        raise InputError(f"{study.url}/study.toml: set [ingest] sources to the folders or files with the CT series")
-    sources = tuple(study.resolve(s) for s in study.settings.ingest.sources)
-    key = read_key(study)
-    files = iter(list_files(sources))
-    batches = iter(lambda: list(islice(files, _BATCH_FILES)), [])
-    calls = {f"{i:06}": (batch, sources) for i, batch in enumerate(batches)}
-    headers = [h for part in flow.map("scan", scan, calls).values() for h in part]
-    series = {volume_id_of(s, key): s for s in group_series(headers)}
-    n_other = sum(h.problem == "not_an_image" for h in headers)
-    flow.progress.line(
-        f"{len(series)} series in {len(headers) - n_other} images" + (f", {n_other} other files" * bool(n_other))
-    )
-    if not series:
-        raise InputError(f"no image in {', '.join(sources)}: DICOM, NIfTI, MetaImage or NRRD files are wanted")
-    _write_sources(study, series)
-    prints = {v: _fingerprint(s) for v, s in series.items()}
-    flow.card.inputs["ingest"] = hashlib.sha256("".join(sorted(prints.values())).encode()).hexdigest()
-    return {v: Need((prints[v],), (s, key, prints[v])) for v, s in series.items()}
-
-
-def read_key(study: Study) -> bytes:
-    """The key of the study's pseudonyms; a new one where there is none."""
-    return load_or_create_key(study.secret_path("key"))
-
-
-def source_of_volumes(study: Study) -> pd.DataFrame:
-    """The map from pseudonyms to sources (columns volume_id, series_instance_uid, folder), from beside the key."""
-    path = Path(study.secret_path("sources.parquet"))
-    if not path.exists():
-        raise InputError(f"{path}: the map from pseudonyms to sources is not here; it stays where ingest ran")
-    return pd.read_parquet(path)
+    @property
+    def all(self) -> list[str]:
+        """The volumes, and the masks and landmarks beside them."""
+        beside = (mask_beside, organs_beside, landmarks_beside)
+        return [str(p) for v in (self.volume, *self.templates) for p in (v, *(find(v) for find in beside)) if p]
 
 
 def atlas_files(study: Study) -> AtlasFiles | None:
@@ -108,13 +159,6 @@ def atlas_files(study: Study) -> AtlasFiles | None:
         if not Path(path).is_file():
             raise InputError(f"{study.url}/study.toml: [atlas] names {path}, which is not there")
     return files
-
-
-def hash_atlas(files: AtlasFiles) -> list[str]:
-    """Hashes of all that the atlas is built from."""
-    volumes = (files.volume, *files.templates)
-    beside = (mask_beside, organs_beside, landmarks_beside)
-    return [hash_path(str(p)) for v in volumes for p in (v, *(find(v) for find in beside)) if p]
 
 
 def mask_beside(volume: str) -> Path | None:
@@ -139,88 +183,60 @@ def _beside(volume: str, suffix: str, endings: tuple[str, ...]) -> Path | None:
     return next((p for p in found if p.exists()), None)
 
 
-def handed_in_mask(study: Study, series_of_volume: pd.Series, volume_id: str) -> HandedIn:
-    """The lung mask of a volume from another tool; an empty path where there is none.
+def source_of_volumes(study: Study) -> pd.DataFrame:
+    """The map from pseudonyms to sources (columns volume_id, series_instance_uid, folder), from beside the key.
+
+    Raises
+    ------
+    InputError
+        It is not there.
+    """
+    path = Path(study.secret_path("sources.parquet"))
+    if not path.exists():
+        raise InputError(f"{path}: the map from pseudonyms to sources is not here; it stays where ingest ran")
+    return pd.read_parquet(path)
+
+
+def series_of(study: Study, volume_id: str) -> str:
+    """The name of a volume's series in its source, by which masks and transforms are handed in."""
+    path = study.secret_path("sources.parquet")
+    return str(_series_of_volumes(path, Path(path).stat().st_mtime_ns)[volume_id])
+
+
+@lru_cache(maxsize=1)
+def _series_of_volumes(path: str, changed_ns: int) -> dict[str, str]:
+    frame = pd.read_parquet(path, columns=["volume_id", "series_instance_uid"])
+    return dict(zip(frame["volume_id"], frame["series_instance_uid"], strict=True))
+
+
+def mask_of(study: Study, series: str) -> str:
+    """The lung mask from another tool of a series; empty where there is none.
 
     Raises
     ------
     InputError
         The folder that settings name does not exist.
     """
+    if not study.settings.masks.folder:
+        return ""
     folder = Path(study.resolve(study.settings.masks.folder))
     if not folder.is_dir():
         raise InputError(f"{study.url}/study.toml: [masks] folder names {folder}, which is not a folder")
-    name = series_of_volume[volume_id]
-    stem = next((name.removesuffix(e) for e in MASK_ENDINGS if name.endswith(e)), name)
+    stem = next((series.removesuffix(e) for e in MASK_ENDINGS if series.endswith(e)), series)
     found = (folder / f"{stem}{ending}" for ending in (*MASK_ENDINGS, ""))
-    path = next((p for p in found if p.exists()), None)
-    return HandedIn("", "") if path is None else HandedIn(str(path), hash_path(str(path)))
+    return next((str(p) for p in found if p.exists()), "")
 
 
-def given_transform(study: Study, series_of_volume: pd.Series, volume_id: str) -> HandedIn:
-    """The known transform of a volume.
+def transform_of(study: Study, series: str, volume_id: str) -> str:
+    """The known transform of a series.
 
     Raises
     ------
     InputError
-        No folder is named, or it holds none for the volume.
+        There is none in the folder that settings name.
     """
-    folder = study.settings.normalize.given_folder
-    if not folder:
-        raise InputError(f"{study.url}/study.toml: transforms = 'given' needs [normalize] given_folder")
-    path = Path(study.resolve(folder)) / f"{series_of_volume[volume_id]}.npz"
+    folder = study.resolve(study.settings.normalize.given_folder)
+    path = Path(folder) / f"{series}.npz"
     if not path.is_file():
-        raise InputError(f"{study.resolve(folder)}: there is no known transform of volume {volume_id}")
-    return HandedIn(str(path), hash_local_file(str(path)))
-
-
-def hash_local_file(path: str) -> str:
-    """SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_file(study: Study, name: str) -> str:
-    """SHA-256 of a file of the study, empty where there is none."""
-    return hashlib.sha256(study.read_bytes(name)).hexdigest() if study.exists(name) else ""
-
-
-def hash_path(path: str) -> str:
-    """SHA-256 of a file, or over all files of a folder.
-
-    Raises
-    ------
-    InputError
-        There is nothing at the path.
-    """
-    fs, root = fsspec.core.url_to_fs(path)
-    if not fs.exists(root):
-        raise InputError(f"{path}: there is nothing here; check study.toml")
-    files = sorted(fs.find(root)) if fs.isdir(root) else [root]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(fs.cat_file(file))
-    return digest.hexdigest()
-
-
-def _write_sources(study: Study, series: Mapping[str, SeriesFiles]) -> None:
-    rows = [
-        {"volume_id": v, "series_instance_uid": s.identity, "folder": str(Path(s.headers[0].path).parent)}
-        for v, s in sorted(series.items())
-        if s.headers
-    ]
-    path = Path(study.secret_path("sources.parquet"))
-    aside = path.with_suffix(".aside")
-    aside.touch(mode=0o600)
-    pd.DataFrame(rows, columns=["volume_id", "series_instance_uid", "folder"]).to_parquet(aside)
-    aside.replace(path)
-
-
-def _fingerprint(series: SeriesFiles) -> str:
-    """Changes when an image is added, taken away or replaced; not when the export moves to another folder."""
-    images = sorted(_image(h) for h in series.headers)
-    return hashlib.sha256(canonical([series.identity, list(series.problems), images])).hexdigest()
-
-
-def _image(header: FileHeader) -> list[str | int]:
-    return [header.sop_uid or header.identity, header.frame or 0, Path(header.path).stat().st_size]
+        raise InputError(f"{folder}: there is no known transform of volume {volume_id}")
+    return str(path)

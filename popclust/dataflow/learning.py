@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -15,6 +16,8 @@ from distributed import Client
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
+from popclust import schema
+from popclust.dataflow.stages import stage_named
 from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, training_order
 from popclust.study import Study
 
@@ -31,25 +34,49 @@ def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
     """
     volume_ids = sorted(volume_ids)
     out = study.open_group("vocabulary", "training.zarr", mode="w")
-    samples = [study.open_group("features", f"{v}.zarr") for v in volume_ids]
+    samples = [_Sample(study, v) for v in volume_ids]
     counts = {}
     for name in VOCABULARIES:
-        arrays = [_array(group, f"training_{name}") for group in samples]
-        n_rows = np.array([a.shape[0] for a in arrays])
-        width = arrays[0].shape[1]
+        shapes = [sample.shape(name) for sample in samples]
+        n_rows, width = np.array([n for n, _ in shapes]), shapes[0][1]
         shape = (int(n_rows.sum()), width)
         block = study.settings.vocabulary.block_rows
-        packed = out.create_array(name, shape=shape, chunks=(block, width), dtype=np.float32)
-        depth = max(1, _SLAB_BYTES // (4 * width * len(arrays)))
+        packed = schema.create_array(out, "training", name, shape, chunks=(block, width))
+        depth = max(1, _SLAB_BYTES // (4 * width * len(samples)))
         rng = np.random.default_rng([study.settings.vocabulary.seed, VOCABULARIES.index(name)])
         at = 0
         for start in range(0, int(n_rows.max(initial=0)), depth):
             rows = training_order(n_rows, start, start + depth)
-            slab = np.concatenate([a[r] for a, r in zip(arrays, rows, strict=True)])
+            slab = np.concatenate([s.rows(name, r) for s, r in zip(samples, rows, strict=True)])
             packed[at : at + len(slab)] = slab[rng.permutation(len(slab))]
             at += len(slab)
         counts[name] = shape[0]
     return counts
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One volume's training rows on disk."""
+
+    study: Study
+    volume_id: str
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Rows and columns for one vocabulary."""
+        n, width = self._read(lambda group: _array(group, f"training_{name}").shape)
+        return n, width
+
+    def rows(self, name: str, wanted: slice) -> NDArray[np.float32]:
+        """Some of its rows."""
+        return np.asarray(self._read(lambda group: _array(group, f"training_{name}")[wanted]))
+
+    def _read(self, take: Callable[[zarr.Group], Any]) -> Any:
+        files = stage_named("extract").files_of(self.volume_id)
+        try:
+            return take(self.study.open_group(*files))
+        except Exception:
+            self.study.check_part("extract", self.volume_id, files)  # damaged: that part is at fault
+            raise
 
 
 def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, Any]:

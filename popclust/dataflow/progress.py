@@ -19,7 +19,7 @@ import rich.progress
 from rich.console import Console
 from rich.table import Table
 
-from popclust.dataflow.stages import STAGES, stage_named
+from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.window import Outcome
 from popclust.errors import InputError
 from popclust.study import Study
@@ -124,16 +124,16 @@ class Progress:
         stage = self.stages[-1]
         if outcome.error:
             stage.failed += 1
-            self.line(f"[yellow]{outcome.key} kept out:[/] {_escape(outcome.message)}")
+            self.line(f"{outcome.key} kept out: {outcome.message}", "yellow")
         else:
             stage.done += 1
         stage.seconds = time.monotonic() - self._started
         if self._bar is not None:
             self._bars.advance(self._bar)
 
-    def line(self, text: str) -> None:
-        """One line for a person, above the bars."""
-        self._bars.console.print(text, highlight=False)
+    def line(self, text: str, style: str = "") -> None:
+        """One line for a person, above the bars; it is never read as markup."""
+        self._bars.console.print(text, style=style or None, markup=False, highlight=False)
 
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT_S):
@@ -192,7 +192,7 @@ def snapshot(study: Study) -> dict[str, Any]:
     if active["state"] == "running" and not is_alive(active):
         active["state"] = "killed"
     known = {s["stage"]: s for s in active["stages"]}
-    stages = [known.get(s.name) or _untouched(study, s.name) for s in STAGES]
+    stages = [known.get(name) or _untouched(study, name) for name in ORDER]
     n_quarantined = study.read_table("quarantine")["volume_id"].nunique() if study.exists("quarantine.parquet") else 0
     fields = ("state", "run_id", "dashboard")
     return {**{k: active[k] for k in fields}, "quarantined": int(n_quarantined), "stages": stages}
@@ -216,7 +216,7 @@ def _untouched(study: Study, name: str) -> dict[str, Any]:
     fields = ("total", "left", "seconds", "seconds_left")
     return {
         "stage": name,
-        "done": study.n_markers(name),
+        "done": study.n_done(name),
         "reused": 0,
         "quarantined": 0,
         **dict.fromkeys(fields),

@@ -32,7 +32,7 @@ class RunCard:
     study: Study
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ"))
     inputs: dict[str, str] = field(default_factory=dict)
-    """Hash of what each stage read from outside the study."""
+    """Marker of each stage over the population: a hash, keyed where it comes from outside, of all that it rests on."""
     records: dict[str, Any] = field(default_factory=dict)
     """What stages over the population left."""
     started: float = field(default_factory=time.monotonic)
@@ -46,7 +46,8 @@ class RunCard:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-            "settings": settings.to_dict(self.study.settings),
+            "source_digest": popclust.source_digest(),
+            "settings": settings.printable(self.study.settings),
             "inputs": self.inputs,
             "records": self.records,
             "n_workers": n_workers,

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,9 +22,12 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
 from popclust.dataflow.isolation import IsolatedError
-from popclust.errors import InputError, SurroundingsError, VolumeError
+from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 
 log = logging.getLogger(__name__)
+
+_THREADS_S = 2.0
+"""The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Task:
     key: str
     """The volume it is for."""
     args: tuple[Any, ...]
-    """Arguments of the function; small, they pass through the scheduler."""
+    """Arguments of the function: names, never things."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,21 @@ def run_window(
     A `VolumeError` is final. Any other failure (a killed worker, a crashed child, an unforeseen exception) is tried
     `attempts` times in all before it counts.
 
+    Parameters
+    ----------
+    client : distributed.Client or None
+        Where tasks run; None runs them in this process, one after the other.
+    stage : str
+        Names the tasks on Dask's dashboard.
+    function : callable
+        Module-level, or a partial of one; what it holds travels with every task, but Dask does not walk through it.
+    tasks : iterable of Task
+        Taken as there is room.
+    in_flight_per_thread : int
+        Tasks in flight per worker thread.
+    attempts : int
+        Attempts at one task.
+
     Raises
     ------
     SurroundingsError
@@ -71,43 +91,76 @@ def run_window(
     if client is None:
         yield from _run_serially(function, tasks, attempts)
         return
-    waiting = iter(tasks)
-    again: deque[tuple[Task, int]] = deque()
-    running: dict[Future, tuple[Task, int]] = {}
-    call = dask.delayed(attempt, pure=False)
-    pool = as_completed(raise_errors=False)
-    token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
-
-    def submit() -> bool:
-        task, n = again.popleft() if again else (next(waiting, None), 1)
-        if task is None:
-            return False
-        name = f"{stage}-{task.key}-{n}-{token}"
-        future = client.compute(call(function, *task.args, dask_key_name=name))
-        running[future] = (task, n)
-        pool.add(future)
-        return True
-
+    window = _Window(client, stage, function, iter(tasks), in_flight_per_thread)
     try:
-        room = max(1, in_flight_per_thread * n_threads(client))
-        while len(running) < room and submit():
-            pass
-        while running:
-            future = next(pool)
-            task, n = running.pop(future)
-            outcome = _outcome(future, task, n)
-            future.release()
-            if outcome.error and not outcome.is_final and n < attempts:
-                log.warning("%s %s: %s; trying again", stage, task.key, outcome.message)
-                again.append((task, n + 1))
-            else:
-                yield outcome
-            room = max(1, in_flight_per_thread * n_threads(client))  # workers come and go
-            while len(running) < room and submit():
-                pass
+        window.fill()
+        while window.running:
+            for future, result in window.finished():
+                task, n = window.running.pop(future)
+                outcome = _outcome(future, result, task, n)
+                future.release()
+                if outcome.error and not outcome.is_final and n < attempts:
+                    log.warning("%s %s: %s; trying again", stage, task.key, outcome.message)
+                    window.again.append((task, n + 1))
+                else:
+                    yield outcome
+            window.fill()
     finally:
-        if running:
-            client.cancel(list(running), force=True)
+        if window.running:
+            client.cancel(list(window.running), force=True)
+
+
+@dataclass
+class _Window:
+    """Tasks in flight, and those to come."""
+
+    client: Client
+    stage: str
+    function: Callable[..., Any]
+    waiting: Iterator[Task]
+    per_thread: int
+    again: deque[tuple[Task, int]] = field(default_factory=deque)
+    running: dict[Future, tuple[Task, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Results come along with the futures: asked for one by one, each would be a round trip.
+        self._pool = as_completed(with_results=True, raise_errors=False)
+        # The function is bound, not passed: Dask would walk through every setting of a study for every task.
+        self._call = dask.delayed(partial(attempt, self.function), name=self.stage, pure=False, traverse=False)
+        self._token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
+        self._asked_at = -_THREADS_S
+        self._room = 0
+
+    def fill(self) -> None:
+        """Submit what there is room for, a quarter of the window at a time: a graph costs more than its tasks."""
+        room = self._room_now()
+        if room - len(self.running) < room // 4:
+            return
+        batch: list[tuple[Task, int]] = []
+        while len(self.running) + len(batch) < room:
+            task, n = self.again.popleft() if self.again else (next(self.waiting, None), 1)
+            if task is None:
+                break
+            batch.append((task, n))
+        if not batch:
+            return
+        calls = [
+            self._call(*task.args, dask_key_name=f"{self.stage}-{task.key}-{n}-{self._token}") for task, n in batch
+        ]
+        futures = self.client.compute(calls, optimize_graph=False)
+        self.running.update(zip(futures, batch, strict=True))
+        self._pool.update(futures)
+
+    def finished(self) -> list[tuple[Future, Any]]:
+        """Futures that have ended, at least one, each with its result."""
+        first = next(self._pool)
+        return [first, *(self._pool.next_batch(block=False) if self._pool.has_ready() else [])]
+
+    def _room_now(self) -> int:
+        now = time.monotonic()
+        if now - self._asked_at >= _THREADS_S:  # workers come and go
+            self._asked_at, self._room = now, max(1, self.per_thread * n_threads(self.client))
+        return self._room
 
 
 def n_threads(client: Client) -> int:
@@ -121,7 +174,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
     Raises
     ------
     InputError, SurroundingsError
-        No fault of the volume's: wrong settings, a full disk.
+        No fault of the volume's: wrong settings, a full disk, something damaged in the study.
     """
     try:
         return Outcome("", value=function(*args))
@@ -129,13 +182,15 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
         return Outcome("", error=error.code, message=error.message)
     except IsolatedError as error:
         return Outcome("", error=error.code, message=error.message, is_final=False)
+    except DamagedError as error:  # the part that was read is at fault, not the volume
+        return Outcome("", value=error, error="damaged", message=error.what)
     except (InputError, SurroundingsError):  # no fault of this volume's: the whole run hears of it
         raise
     except Exception as error:  # it goes to quarantine with its place; one bad volume stops nobody
         if is_disk_full(error):
             raise SurroundingsError("the disk is full") from None
         log.exception("unforeseen failure")
-        return Outcome("", error=type(error).__name__, message=_place(error), is_final=False)
+        return Outcome("", error=type(error).__name__, message=place_of(error), is_final=False)
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -147,6 +202,17 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def place_of(error: BaseException) -> str:
+    """Where it happened. The exception's own words stay out of the study: they may quote a path or a header."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return f"{type(error).__name__}, see the log"
+    code = last.tb_frame.f_code
+    return f"{type(error).__name__} in {code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno}), see the log"
+
+
 def _run_serially(function: Callable[..., Any], tasks: Iterable[Task], attempts: int) -> Iterator[Outcome]:
     for task in tasks:
         n, outcome = 1, attempt(function, *task.args)
@@ -155,9 +221,9 @@ def _run_serially(function: Callable[..., Any], tasks: Iterable[Task], attempts:
         yield _for_task(outcome, task, n)
 
 
-def _outcome(future: Future, task: Task, n: int) -> Outcome:
-    if future.status == "finished":
-        return _for_task(future.result(), task, n)
+def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
+    if future.status == "finished" and isinstance(result, Outcome):
+        return _for_task(result, task, n)
     if future.status in ("cancelled", "lost"):
         raise SurroundingsError("the Dask cluster was lost")
     error = future.exception()
@@ -168,19 +234,8 @@ def _outcome(future: Future, task: Task, n: int) -> Outcome:
     if isinstance(error, KilledWorker):
         message = "the worker died each time (out of memory, or killed from outside)"
         return Outcome(task.key, error="worker_died", message=message, attempts=n, is_final=False)
-    return Outcome(task.key, error=type(error).__name__, message=_place(error), attempts=n, is_final=False)
+    return Outcome(task.key, error=type(error).__name__, message=place_of(error), attempts=n, is_final=False)
 
 
 def _for_task(outcome: Outcome, task: Task, n: int) -> Outcome:
     return Outcome(task.key, outcome.value, outcome.error, outcome.message, n, outcome.is_final)
-
-
-def _place(error: BaseException) -> str:
-    """Where it happened. The exception's own words stay out of the study: they may quote a path or a header."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return f"{type(error).__name__}, see the log"
-    code = last.tb_frame.f_code
-    return f"{type(error).__name__} in {code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno}), see the log"

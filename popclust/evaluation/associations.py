@@ -15,35 +15,15 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
+from popclust import schema
 from popclust.errors import InputError
-from popclust.evaluation.counting import GRID, CountedPopulation, ReportTerms, count_population
+from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds_ratio
 from popclust.evaluation.odds_ratios import odds_ratio_intervals
 from popclust.evaluation.permutation import count_terms, countable, group_sizes, null_criterion
+from popclust.population.groupings import GRID, Groupings
+from popclust.reported import Grouping
 from popclust.settings import AssociateSettings
-
-ASSOCIATIONS = [
-    *("unit", *GRID, "cluster", "term_id", "term", "V", "C", "R", "B", "odds_ratio", "ci_low", "ci_high"),
-    *("p_value", "p_holm", "q_fdr", "direction"),
-]
-"""Columns of the table of associations."""
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """One grouping of the population."""
-
-    descriptor: str
-    """Volume descriptor."""
-    n_clusters: int
-    """Number of groups K."""
-    seed: int
-    """Seed of k-means."""
-
-    def rows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        """Rows of a frame (columns descriptor, n_clusters, seed) that belong to this grouping."""
-        same = (frame["n_clusters"] == self.n_clusters) & (frame["seed"] == self.seed)
-        return (same & (frame["descriptor"] == self.descriptor)).to_numpy(bool)
 
 
 @dataclass(frozen=True)
@@ -61,7 +41,7 @@ class AssociationResult:
 
 
 def associate(
-    clusters: pd.DataFrame,
+    clusters: pd.DataFrame | Groupings,
     terms: ReportTerms,
     has_report: pd.Series,
     patient_of_volume: pd.Series,
@@ -259,7 +239,7 @@ def _association_table(
         "q_fdr": q_fdr[cell, term],
         "direction": np.where(V * B >= R * C, 1, -1),
     }
-    return pd.DataFrame(columns, index=pd.RangeIndex(V.size))[ASSOCIATIONS]
+    return pd.DataFrame(columns, index=pd.RangeIndex(V.size))[schema.names("associations")]
 
 
 @njit(cache=True, nogil=True)

@@ -14,10 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from popclust.errors import InputError
+from popclust.population.groupings import Groupings
 from popclust.settings import AssociateSettings
-
-GRID = ["descriptor", "n_clusters", "seed"]
-"""Columns that name one grouping of the population."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class CountedPopulation:
 
 
 def count_population(
-    clusters: pd.DataFrame,
+    clusters: pd.DataFrame | Groupings,
     terms: ReportTerms,
     has_report: pd.Series,
     patient_of_volume: pd.Series,
@@ -113,7 +111,8 @@ def count_population(
     Parameters
     ----------
     clusters
-        Columns volume_id, descriptor, n_clusters, seed, cluster; every grouping holds every volume once.
+        All groupings, or their long table: columns volume_id, descriptor, n_clusters, seed, cluster; every grouping
+        holds every volume once.
     terms
         Terms of the reports.
     has_report
@@ -139,15 +138,15 @@ def count_population(
     InputError
         No volume in the groups has a report, or a volume's patient is not known.
     """
-    grid, volume_id, cluster = _line_up(clusters)
-    units = _reported_volumes(volume_id, has_report, patient_of_volume)
+    groupings = clusters if isinstance(clusters, Groupings) else Groupings.from_table(clusters)
+    units = _reported_volumes(groupings.volume_id, has_report, patient_of_volume)
     units["stratum"] = _stratum_codes(units["volume_id"], strata)
     units["date"] = units["volume_id"].map(acquired_on) if acquired_on is not None else 0
     units = _choose_units(units, settings.unit)
     has_term, term_id = _tested_terms(units["volume_id"], terms, settings.min_term_count)
     return CountedPopulation(
-        grid=grid,
-        cluster=np.ascontiguousarray(cluster[:, units["row"].to_numpy()]),
+        grid=groupings.grid,
+        cluster=np.ascontiguousarray(groupings.cluster[:, units["row"].to_numpy()]),
         has_term=has_term,
         term_id=term_id,
         term=tuple(str(terms.labels.get(i, i)) for i in term_id),
@@ -155,43 +154,6 @@ def count_population(
         patient=pd.factorize(units["patient"])[0].astype(np.int64),
         stratum=units["stratum"].to_numpy(np.int64),
     )
-
-
-def _line_up(clusters: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.object_], NDArray[np.int16]]:
-    """The long table as grid (grouping,), volume_id (volume,) and groups (grouping, volume)."""
-    grid, code = _grid(clusters)
-    volume_code, volume_id = pd.factorize(clusters["volume_id"])
-    values = clusters["cluster"].to_numpy(np.int64)
-    n_clusters = clusters["n_clusters"].to_numpy(np.int64)
-    if np.any((values < 0) | (values >= n_clusters)):
-        raise ValueError("clusters: a group number must lie in 0 .. n_clusters - 1")
-    if int(n_clusters.max(initial=0)) > np.iinfo(np.int16).max:
-        raise ValueError(f"clusters: at most {np.iinfo(np.int16).max} groups, got {int(n_clusters.max())}")
-    order = np.argsort(np.asarray(volume_id, dtype=object), kind="stable")
-    cluster = np.full((len(grid), len(volume_id)), -1, dtype=np.int16)
-    cluster[code, np.argsort(order)[volume_code]] = values
-    if len(clusters) != cluster.size or np.any(cluster < 0):
-        raise ValueError("clusters: every grouping (descriptor, n_clusters, seed) must hold every volume exactly once")
-    return grid, np.asarray(volume_id, dtype=object)[order], cluster
-
-
-def _grid(clusters: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Groupings in order, and the number of each row's: a groupby for millions of rows."""
-    descriptor_code, descriptor = pd.factorize(clusters["descriptor"])
-    seed_code, seed = pd.factorize(clusters["seed"])
-    n_clusters = clusters["n_clusters"].to_numpy(np.int64)
-    n_seeds, n_sizes = max(1, len(seed)), int(n_clusters.max(initial=0)) + 1
-    key = (descriptor_code * n_sizes + n_clusters) * n_seeds + seed_code
-    present = np.flatnonzero(np.bincount(key, minlength=len(descriptor) * n_sizes * n_seeds))
-    columns = {
-        "descriptor": np.asarray(descriptor, dtype=object)[present // (n_sizes * n_seeds)],
-        "n_clusters": present // n_seeds % n_sizes,
-        "seed": np.asarray(seed, dtype=np.int64)[present % n_seeds],
-    }
-    grid = pd.DataFrame(columns).astype({"descriptor": str}).sort_values(GRID)
-    place = np.zeros(len(descriptor) * n_sizes * n_seeds, dtype=np.int64)
-    place[present[grid.index]] = np.arange(len(grid))
-    return grid.reset_index(drop=True), place[key]
 
 
 def _stratum_codes(volume_id: pd.Series, strata: pd.DataFrame | None) -> NDArray[np.int64]:

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from popclust.evaluation.associations import Grouping
 from popclust.presentation.style import BLUE, FAINT, INK, MUTED, RED, house_style, new_figure
+from popclust.reported import Grouping
 
 DESCRIPTOR_TITLES = {
     "haralick": "Haralick texture",

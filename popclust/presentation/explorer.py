@@ -29,10 +29,10 @@ from bokeh.plotting import figure
 from bokeh.server.server import Server
 
 from popclust.errors import InputError
-from popclust.evaluation.associations import Grouping
 from popclust.presentation import explorer_data as data
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
 from popclust.presentation.style import BLUE, INK, MUTED
+from popclust.reported import Grouping
 from popclust.study import Study
 
 _CSS = """
@@ -144,7 +144,7 @@ class Session:
     def regroup(self) -> None:
         """Show the grouping that the controls ask for."""
         wish = (self.descriptor.value, int(self.n_clusters.value), int(self.seed.value))
-        self.grouping = data.nearest_grouping(self.explored.groupings, *wish)
+        self.grouping = data.nearest_grouping(self.explored.groupings.grid, *wish)
         self.clusters = data.clusters_of(self.explored, self.grouping)
         self.headline.text = data.grouping_html(self.explored, self.grouping)
         self.tests.data = data.association_table(self.explored, self.grouping).to_dict("list")
@@ -178,7 +178,7 @@ class Session:
         }
 
     def _make_controls(self) -> None:
-        known = self.explored.groupings
+        known = self.explored.groupings.grid
         names = [(d, DESCRIPTOR_TITLES.get(d, d)) for d in known["descriptor"].unique()]
         numbers = known["n_clusters"]
         low, high = int(numbers.min()), int(numbers.max())

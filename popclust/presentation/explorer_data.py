@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from popclust.errors import InputError
-from popclust.evaluation.associations import Grouping
+from popclust.population.groupings import Groupings
 from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values
 from popclust.presentation.figures import map_of_population
 from popclust.presentation.maps import MIN_MAP_VOLUMES
@@ -21,7 +21,8 @@ from popclust.presentation.pictures import read_pictured
 from popclust.presentation.profiles import odds_ratio_text
 from popclust.presentation.slices import Tile
 from popclust.presentation.style import FAINT, RED, group_colour, group_marker
-from popclust.presentation.view import StudyView, groupings, read_groups, read_store, read_view
+from popclust.presentation.view import StudyView, read_groupings, read_store, read_view
+from popclust.reported import Grouping
 from popclust.study import Study
 
 MAX_TERMS = 200
@@ -45,8 +46,8 @@ class Explored:
     """(volume, term) bool by volume_id; only volumes with a report."""
     term_names: dict[str, str]
     """Name of each term, the most frequent first."""
-    groupings: pd.DataFrame
-    """(descriptor, n_clusters, seed) that can be chosen."""
+    groupings: Groupings
+    """All that can be chosen."""
 
 
 def read_explored(study: Study) -> Explored:
@@ -69,12 +70,15 @@ def read_explored(study: Study) -> Explored:
     share = topics["topic_of_volume"].sel(volume=volumes["volume_id"].astype(object).to_numpy()).to_numpy()
     volumes["topic"] = [f"topic {t}" for t in share.argmax(axis=1)]
     has_term, names = _terms(view, volumes["volume_id"])
-    return Explored(view, volumes, share, has_term, names, groupings(study))
+    groupings = read_groupings(study)
+    if groupings is None:
+        raise InputError(f"{study.url}: groupings.zarr is missing; `popclust run {study.url}` makes it")
+    return Explored(view, volumes, share, has_term, names, groupings)
 
 
 def clusters_of(explored: Explored, grouping: Grouping) -> pd.DataFrame:
-    """Rows of clusters.parquet of a grouping for the volumes on the map, in their order."""
-    frame = read_groups(explored.view.study, grouping).set_index("volume_id")
+    """One row per volume on the map, in their order: its group, distance and stability in a grouping."""
+    frame = explored.groupings.table(grouping).set_index("volume_id")
     return frame.loc[explored.volumes["volume_id"]].reset_index()
 
 

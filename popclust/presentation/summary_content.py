@@ -261,11 +261,11 @@ def _warnings(view: StudyView) -> list[Banner]:
             f"{_counted(n_quarantined, 'volume')} in quarantine: errors kept them out of this population. "
             "popclust retry lets them try again."
         )
-    n_same = int(view.cohort["same_person_as"].map(len).gt(0).sum())
+    n_same = len({*view.duplicates["volume_a"], *view.duplicates["volume_b"]})
     if n_same:
         texts.append(
             f"{_counted(n_same, 'volume')} show a person who is in the cohort under another pseudonym too "
-            "(same_person_as in cohort.parquet): the tests count such a person more than once."
+            "(duplicates.parquet): the tests count such a person more than once."
         )
     p_value = selected_p_value(view)
     if p_value is not None and p_value > view.alpha:

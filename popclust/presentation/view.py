@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import xarray as xr
 from numpy.typing import NDArray
 
 from popclust import schema
-from popclust.evaluation.associations import Grouping
 from popclust.population.clustering import descriptor_matrix
+from popclust.population.groupings import Groupings
 from popclust.population.topics import scale_counts
+from popclust.reported import Grouping
 from popclust.study import Study
 
 
@@ -39,6 +36,8 @@ class StudyView:
     """One row per report; empty without reports."""
     quarantine: pd.DataFrame
     """Volumes kept out by an error."""
+    duplicates: pd.DataFrame
+    """Pairs of volumes that show one person under two pseudonyms."""
     reported: Grouping | None
     """The grouping that figures and summary show; None before associate."""
     groups: pd.DataFrame
@@ -65,59 +64,31 @@ class StudyView:
 
 def read_view(study: Study) -> StudyView:
     """Read what is there; a table that is not made yet is empty."""
-    record = study.record("associate") if study.marker("associate") else {}
-    # Tests of an earlier run that had reports are none of this one.
-    has_tests = record.get("Q") is not None
-    reported = reported_of(record)
-    groups = read_groups(study, reported) if reported else empty_table("clusters")
+    record = study.record("associate") if study.done("associate") else {}
     return StudyView(
         study=study,
         cohort=read_or_empty(study, "cohort"),
         quality=read_or_empty(study, "quality"),
-        associations=read_or_empty(study, "associations") if has_tests else empty_table("associations"),
-        criterion=read_or_empty(study, "criterion") if has_tests else empty_table("criterion"),
+        associations=read_or_empty(study, "associations"),
+        criterion=read_or_empty(study, "criterion"),
         reports=read_or_empty(study, "reports"),
         quarantine=read_or_empty(study, "quarantine"),
-        reported=reported,
-        groups=groups,
+        duplicates=read_or_empty(study, "duplicates"),
+        reported=study.reported.grouping if record else None,
+        groups=read_or_empty(study, "clusters") if record else schema.empty_table("clusters"),
         record=record,
     )
 
 
-def reported_of(record: Mapping[str, Any]) -> Grouping | None:
-    """The grouping that the stage associate reported in its record."""
-    if not record:
-        return None
-    return Grouping(str(record["descriptor"]), int(record["n_clusters"]), int(record["seed"]))
-
-
-def empty_table(name: str) -> pd.DataFrame:
-    """A declared table without rows."""
-    return schema.conform_table(name, pd.DataFrame({c.name: [] for c in schema.TABLES[name]}))
-
-
 def read_or_empty(study: Study, name: str) -> pd.DataFrame:
     """A table of the study, without rows where it is not made yet."""
-    return study.read_table(name) if study.exists(f"{name}.parquet") else empty_table(name)
+    return study.read_table(name) if study.exists(f"{name}.parquet") else schema.empty_table(name)
 
 
-def groupings(study: Study) -> pd.DataFrame:
-    """The (descriptor, n_clusters, seed) that clusters.parquet holds, sorted."""
-    columns = ["descriptor", "n_clusters", "seed"]
-    if not study.exists("clusters.parquet"):
-        return empty_table("clusters")[columns]
-    table = pq.read_table(_clusters_file(study), columns=columns)
-    return table.group_by(columns).aggregate([]).to_pandas().sort_values(columns, ignore_index=True)
-
-
-def read_groups(study: Study, grouping: Grouping) -> pd.DataFrame:
-    """Rows of clusters.parquet of one grouping, sorted by volume_id.
-
-    The table holds every descriptor, K and seed: one grouping is filtered out while it is read.
-    """
-    wanted = [(name, "==", value) for name, value in dataclasses.asdict(grouping).items()]
-    frame = pq.read_table(_clusters_file(study), filters=wanted).to_pandas()
-    return schema.conform_table("clusters", frame).sort_values("volume_id", ignore_index=True)
+def read_groupings(study: Study) -> Groupings | None:
+    """All groupings of the study, None where there are none yet."""
+    dataset = read_store(study, "groupings")
+    return None if dataset is None else Groupings.from_dataset(dataset)
 
 
 def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> NDArray[np.float64]:
@@ -135,7 +106,3 @@ def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> 
 def read_store(study: Study, name: str) -> xr.Dataset | None:
     """A store of the study, None where it is not made yet."""
     return study.read_dataset(name) if study.exists(f"{name}.zarr", "zarr.json") else None
-
-
-def _clusters_file(study: Study) -> pa.BufferReader:
-    return pa.BufferReader(study.read_bytes("clusters.parquet"))

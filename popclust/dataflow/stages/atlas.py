@@ -1,19 +1,20 @@
-"""Build the atlas: from files that settings name, or from the cohort itself; every template is a task of its own."""
+"""The atlas and its templates: from files that settings name, or chosen from the cohort once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from popclust.dataflow.inputs import AtlasFiles, landmarks_beside, mask_beside, organs_beside
+from popclust.dataflow.inputs import AtlasFiles, atlas_files, landmarks_beside, mask_beside, organs_beside
 from popclust.dataflow.isolation import run_isolated
-from popclust.dataflow.volume_tasks import read_volume
+from popclust.dataflow.stage import Known, Stage, Work
 from popclust.dataflow.window import Outcome
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.label_maps import read_lung_mask
+from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.atlas import (
     AtlasInput,
     CheckedTemplate,
@@ -26,6 +27,7 @@ from popclust.normalization.atlas import (
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
 from popclust.normalization.landmarks import read_landmarks
 from popclust.normalization.preparation import Prepared, prepare
+from popclust.parts import Made
 from popclust.presentation.atlas_figure import templates_figure
 from popclust.presentation.style import to_png
 from popclust.study import Study
@@ -36,30 +38,72 @@ _MAX_CANDIDATES = 500
 
 @dataclass(frozen=True)
 class Offer:
-    """A volume offered as the atlas or a template, by where it is read from; small, it passes through the scheduler."""
+    """A volume offered as the atlas or a template: names only, a worker reads what they stand for."""
 
     study: Study
     """The study it is for."""
-    marker: str
-    """Marker of the atlas that is being built."""
-    source: str
-    """A file, or a volume_id of the study."""
+    token: str
+    """Of the atlas that is being built: what a process has read is of no use to the next one."""
+    number: int
+    """Which of the offered volumes; 0 is the atlas itself."""
+    template_id: str
+    """Its name in tables."""
     is_file: bool
-    """Which of the two."""
-
-    @property
-    def template_id(self) -> str:
-        """Its name in tables."""
-        return _stem(self.source) if self.is_file else self.source
+    """Whether it is a file that settings name, or a volume of the study."""
 
     def read(self) -> AtlasInput:
         """Read it with what lies beside it."""
-        if self.is_file:
-            return read_atlas_input(self.source, self.study.settings.masks.lung_labels)
-        return AtlasInput(self.source, read_volume(self.study, self.source))
+        if not self.is_file:
+            path = self.study.path("volumes", f"{self.template_id}.ome.zarr")
+            return AtlasInput(self.template_id, read_ome_zarr(path))
+        files = atlas_files(self.study)
+        if files is None:
+            raise InputError(f"{self.study.url}/study.toml: [atlas] volume is no longer set")
+        path = (files.volume, *files.templates)[self.number]
+        return read_atlas_input(path, self.study.settings.masks.lung_labels)
 
 
-def candidates(study: Study, volume_ids: Sequence[str] | Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
+def needs(known: Known) -> list[str]:
+    """The files it is built from, or the volumes chosen before: who else comes or goes changes nothing."""
+    files = atlas_files(known.study)
+    if files is not None:
+        return [known.digest(path) for path in files.all]
+    included = known.passing("ingest")
+    chosen = chosen_before(known.study)
+    if chosen and all(v in included for v in chosen):
+        return [f"{v} {included[v]}" for v in chosen]
+    return ["to be chosen"]
+
+
+def chosen_before(study: Study) -> list[str]:
+    """Volumes that an earlier run chose, the atlas first; empty where none did or it is to be chosen anew."""
+    name = "records/atlas/population.json"
+    return list(study.read_json(name).get("chosen", [])) if study.exists(name) else []
+
+
+def build(work: Work) -> Made:
+    """Check every template against the atlas, each in a task of its own, and put the atlas together."""
+    study = work.study
+    token = "\n".join(needs(work))
+    files = atlas_files(study)
+    chosen = [] if files else _choose(work)
+    offers = offered_files(study, token, files) if files else offered_volumes(study, token, chosen)
+    outcomes = work.outcomes(check, {o.template_id: (offers[0], o) for o in offers[1:]})
+    included = work.passing("ingest")
+    record = {**work.once(assemble, offers[0], outcomes), "chosen": chosen, "from_files": bool(files)}
+    return Made(record, read=tuple(f"{v} {included[v]}" for v in chosen))
+
+
+def _choose(work: Work) -> list[str]:
+    included, before = work.passing("ingest"), chosen_before(work.study)
+    n_wanted = 1 + work.study.settings.atlas.n_from_cohort
+    if before and len(before) == n_wanted and all(v in included for v in before):
+        return before
+    shapes = work.map(shape, candidates(work.study, included))
+    return choose_from_cohort(shapes, n_wanted)
+
+
+def candidates(study: Study, volume_ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """Arguments of `shape` for the volumes among which the atlas is chosen: one per patient."""
     cohort = study.read_table("cohort").sort_values("volume_id")
     first = cohort[cohort["volume_id"].isin(list(volume_ids))].drop_duplicates("patient_id")["volume_id"]
@@ -68,10 +112,10 @@ def candidates(study: Study, volume_ids: Sequence[str] | Mapping[str, str]) -> d
 
 def shape(study: Study, volume_id: str) -> LungShape:
     """Shape of one volume's lungs."""
-    return lung_shape(read_volume(study, volume_id))
+    return lung_shape(read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr")))
 
 
-def offered_files(study: Study, marker: str, files: AtlasFiles) -> list[Offer]:
+def offered_files(study: Study, token: str, files: AtlasFiles) -> list[Offer]:
     """The files that the atlas is built from, the atlas itself first.
 
     Raises
@@ -79,16 +123,15 @@ def offered_files(study: Study, marker: str, files: AtlasFiles) -> list[Offer]:
     InputError
         Two files share a name, or an approved name was not offered.
     """
-    offers = [Offer(study, marker, path, is_file=True) for path in (files.volume, *files.templates)]
-    check_names([offer.template_id for offer in offers], study.settings.atlas)
-    return offers
+    names = [_stem(path) for path in (files.volume, *files.templates)]
+    check_names(names, study.settings.atlas)
+    return [Offer(study, token, i, name, is_file=True) for i, name in enumerate(names)]
 
 
-def offered_volumes(study: Study, marker: str, shapes: Mapping[str, LungShape]) -> list[Offer]:
+def offered_volumes(study: Study, token: str, chosen: Sequence[str]) -> list[Offer]:
     """The volumes of the cohort that the atlas is built from, the atlas itself first; raises as `offered_files`."""
-    chosen = choose_from_cohort(shapes, 1 + study.settings.atlas.n_from_cohort)
     check_names(chosen, study.settings.atlas)
-    return [Offer(study, marker, volume_id, is_file=False) for volume_id in chosen]
+    return [Offer(study, token, i, volume_id, is_file=False) for i, volume_id in enumerate(chosen)]
 
 
 def check(reference: Offer, offered: Offer) -> Mapping[str, Any]:
@@ -125,13 +168,15 @@ def assemble(reference: Offer, outcomes: Sequence[Outcome]) -> Mapping[str, Any]
     }
 
 
-def print_atlas(record: Mapping[str, Any], line: Callable[[str], None]) -> None:
+def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
     """Say which templates there are."""
-    line(f"atlas with {len(record['templates'])} templates: {', '.join(record['templates'])}")
+    source = "given" if record["from_files"] else "chosen from the cohort"
+    line(f"atlas {source}, {len(record['templates'])} templates: {', '.join(record['templates'])}")
     for template_id, reasons in record["refused"].items():
         line(
-            f"[yellow]template {template_id} refused:[/] {', '.join(reasons)}; look at atlas/templates.png, "
-            "and name it in [atlas] approved to use it all the same"
+            f"template {template_id} refused: {', '.join(reasons)}; look at atlas/templates.png, "
+            "and name it in [atlas] approved to use it all the same",
+            "yellow",
         )
 
 
@@ -166,7 +211,7 @@ def _check(reference: Offer, offered: Offer) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1)
 def _reference(offer: Offer) -> tuple[AtlasInput, Prepared]:
-    """The atlas volume, read and prepared once per process for as long as the marker stays."""
+    """The atlas volume, read and prepared once per process for as long as the token stays."""
     offered = offer.read()
     try:
         return offered, prepare(offered.volume, offer.study.settings.atlas.spacing_mm, offered.lungs)
@@ -176,3 +221,15 @@ def _reference(offer: Offer) -> tuple[AtlasInput, Prepared]:
 
 def _stem(path: str) -> str:
     return path.rpartition("/")[2].split(".")[0]
+
+
+STAGE = Stage(
+    name="atlas",
+    version=5,
+    title="build the atlas",
+    sections=("atlas", "masks", "normalize"),
+    build_needs=needs,
+    build=build,
+    results=("atlas",),
+    say=say,
+)

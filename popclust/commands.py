@@ -1,0 +1,209 @@
+"""What each command does; :mod:`popclust.cli` says how it is called."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from popclust.dataflow.failure import DONE, QUARANTINED, print_json
+from popclust.study import Study
+
+DAMAGED = QUARANTINED
+"""Exit code of `verify` where something is damaged: finished, but not all is well."""
+
+
+def demo(arguments: argparse.Namespace, console: Console) -> int:
+    """Simulate, run, score."""
+    from popclust.dataflow.demo import run_demo
+
+    n = run_demo(arguments.out, arguments.volumes, arguments.seed, arguments.scheduler, console)
+    return QUARANTINED if n else DONE
+
+
+def simulate(arguments: argparse.Namespace, console: Console) -> int:
+    """Write a simulated population."""
+    from popclust.dataflow.client import connect
+    from popclust.dataflow.simulate import simulate
+
+    with connect(arguments.scheduler) as client:
+        simulate(
+            client,
+            arguments.out,
+            arguments.volumes,
+            arguments.seed,
+            arguments.format,
+            n_templates=arguments.templates,
+            console=console,
+        )
+    return DONE
+
+
+def init(arguments: argparse.Namespace, console: Console) -> int:
+    """Write study.toml."""
+    overrides: dict[str, dict[str, Any]] = {}
+    if arguments.source:
+        overrides["ingest"] = {"sources": arguments.source}
+    if arguments.reports:
+        overrides["terms"] = {"reports": arguments.reports}
+    study = Study.create(arguments.study, overrides)
+    _say(console, f"{study.path('study.toml')} is written: look at it, then `popclust run {arguments.study}`")
+    return DONE
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """The whole flow, or a part of it."""
+    return _flow(arguments, console, redo_from=arguments.redo_from, until=arguments.until, rescan=arguments.rescan)
+
+
+def stage(arguments: argparse.Namespace, console: Console) -> int:
+    """One stage."""
+    return _flow(arguments, console, only=arguments.stage)
+
+
+def _flow(arguments: argparse.Namespace, console: Console, **part: Any) -> int:
+    from popclust.dataflow.client import connect
+    from popclust.dataflow.pipeline import run
+
+    study = Study.open(arguments.study)
+    with connect(arguments.scheduler, study.settings.compute) as client:
+        flow = run(study, client, console=console, **part)
+    if arguments.json:
+        print_json(flow.run_card)
+    elif flow.n_quarantined:
+        _say(console, f"{flow.n_quarantined} volumes are in quarantine: {study.path('quarantine.parquet')}", "yellow")
+    return QUARANTINED if flow.n_quarantined else DONE
+
+
+def plan(arguments: argparse.Namespace, console: Console) -> int:
+    """What a run would do."""
+    from popclust.dataflow.plan import plan
+
+    found = plan(Study.open(arguments.study))
+    if arguments.json:
+        print_json(found.as_dict())
+        return DONE
+    Console().print(found.as_table())
+    if found.missing:
+        _say(console, f"{len(found.missing)} series are no longer in the sources; they stay until `popclust forget`:")
+        for volume_id in found.missing:
+            _say(console, f"  {volume_id}")
+    _say(console, f"{found.n_todo} parts to make" if found.n_todo else "nothing to do")
+    return DONE
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> int:
+    """Compare what is stored with its digests."""
+    from popclust.dataflow.verify import as_table, verify
+
+    found = verify(Study.open(arguments.study), repair=arguments.repair, console=console)
+    if arguments.json:
+        print_json([vars(f) for f in found])
+    elif found:
+        Console().print(as_table(found))
+    else:
+        _say(console, "everything is there and as it was published")
+    if found and arguments.repair:
+        _say(console, f"withdrawn; `popclust run {arguments.study}` makes it anew")
+    return DAMAGED if found and not arguments.repair else DONE
+
+
+def forget(arguments: argparse.Namespace, console: Console) -> int:
+    """Remove patients or volumes."""
+    from popclust.dataflow.forget import forget
+
+    gone = forget(Study.open(arguments.study), arguments.names, console)
+    if arguments.json:
+        print_json(vars(gone))
+        return DONE
+    _say(console, f"{len(gone.volumes)} volumes are gone, {len(gone.patients)} patients whole")
+    if gone.withdrawn:
+        _say(console, f"what was learnt from them is withdrawn ({', '.join(gone.withdrawn)}): run the study again")
+    return DONE
+
+
+def status(arguments: argparse.Namespace, console: Console) -> int:
+    """How far the study is."""
+    from popclust.dataflow.progress import as_table, snapshot
+
+    study = Study.open(arguments.study)
+    state = snapshot(study)
+    if arguments.watch and not arguments.json:
+        with Live(as_table(state), console=Console(), auto_refresh=False) as live:
+            while state["state"] in ("running", "new"):
+                time.sleep(1)
+                state = snapshot(study)
+                live.update(as_table(state), refresh=True)
+        return DONE
+    while True:
+        if arguments.json:
+            print_json(state)
+        else:
+            Console().print(as_table(state))
+        if not (arguments.watch and state["state"] in ("running", "new")):
+            return DONE
+        time.sleep(1)
+        state = snapshot(study)
+
+
+def retry(arguments: argparse.Namespace, console: Console) -> int:
+    """Take volumes out of quarantine."""
+    from popclust.dataflow.lease import hold
+    from popclust.dataflow.quarantine import Quarantine
+
+    study = Study.open(arguments.study)
+    with hold(study, say=lambda text: _say(console, text)):
+        quarantine = Quarantine.open(study)
+        n = quarantine.release(stage=arguments.stage)
+        quarantine.write()
+    _say(console, f"{n} taken out of quarantine; `popclust run {arguments.study}` tries them again")
+    return DONE
+
+
+def assign(arguments: argparse.Namespace, console: Console) -> int:
+    """Put new volumes on a frozen model."""
+    from popclust.dataflow.assign import NewVolumes, assign, with_sources
+    from popclust.dataflow.client import connect
+
+    new = NewVolumes(arguments.new, arguments.workspace, arguments.masks, arguments.transforms)
+    with connect(arguments.scheduler) as client:
+        result = assign(arguments.model, new, client, console=console)
+    if arguments.json:
+        rows = with_sources(result) if arguments.show_sources else result.rows
+        print_json(rows.to_dict("records"))
+    else:
+        Console().print(result.as_table())
+        if arguments.show_sources:
+            for row in with_sources(result).itertuples():
+                _say(console, f"{row.volume_id}  {row.series_instance_uid}  {row.folder}")
+    return QUARANTINED if result.n_quarantined else DONE
+
+
+def explore(arguments: argparse.Namespace, console: Console) -> int:
+    """The interactive explorer."""
+    from popclust.presentation.explorer import serve
+
+    serve(Study.open(arguments.study), arguments.port)
+    return DONE
+
+
+def compare(arguments: argparse.Namespace, console: Console) -> int:
+    """What differs between two run cards."""
+    from popclust.dataflow.runcard import differences, read_card
+
+    rows = differences(read_card(arguments.a), read_card(arguments.b))
+    if arguments.json:
+        print_json([{"name": n, "a": a, "b": b} for n, a, b in rows])
+    else:
+        for name, a, b in rows:
+            print(f"{name}: {a!r} -> {b!r}")
+        if not rows:
+            print("no difference but in time")
+    return DONE
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""Groups and terms -> significant associations, Q, and the grouping that is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from popclust.dataflow.stage import Stage, Work
+from popclust.errors import InputError
+from popclust.evaluation.associations import AssociationResult, associate_counted
+from popclust.evaluation.confounders import confounder_variables
+from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
+from popclust.evaluation.permutation import null_criterion
+from popclust.evaluation.validity import examine
+from popclust.parts import Made
+from popclust.population.groupings import Groupings
+from popclust.reported import Grouping
+from popclust.schema import TABLES
+from popclust.study import Study
+
+_CHUNK_PERMUTATIONS = 100
+
+
+def build(work: Work) -> Made:
+    """Test every grouping; without a report, say which grouping is the most stable."""
+    study = work.study
+    if not study.record("terms")["n_volumes_with_report"]:
+        work.line("no volume has a report: groups are formed, nothing is tested", "yellow")
+        return Made(work.once(choose_without_reports, study))
+    nulls = list(work.map(null_of_criterion, permutation_chunks(study)).values())
+    return Made(work.once(run_tests, study, nulls))
+
+
+def permutation_chunks(study: Study) -> dict[str, tuple[Any, ...]]:
+    """Arguments of `null_of_criterion` for all permutations, in chunks."""
+    n = study.settings.associate.n_permutations
+    starts = range(0, n, _CHUNK_PERMUTATIONS)
+    return {f"{first:07}": (study, first, min(n, first + _CHUNK_PERMUTATIONS)) for first in starts}
+
+
+def null_of_criterion(study: Study, first: int, last: int) -> NDArray[np.int32]:
+    """Q of every grouping under permutations first .. last - 1."""
+    settings = study.settings.associate
+    return null_criterion(counted_population(study), settings.alpha, settings.seed, first, last)
+
+
+def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, Any]:
+    """Write associations.parquet, criterion.parquet, validity/ and the reported clusters.parquet."""
+    population = counted_population(study)
+    null = np.concatenate(nulls) if nulls else None
+    result = associate_counted(population, study.settings.associate, null)
+    study.write_table("associations", result.associations)
+    study.write_table("criterion", result.criterion)
+    _examine(study, population, result)
+    reported = result.reported
+    return {
+        **_report(study, reported),
+        "Q": int(result.criterion.loc[reported.rows(result.criterion), "Q"].iloc[0]),
+        "n_units": population.n_units,
+        "n_tested_terms": len(population.term_id),
+    }
+
+
+def choose_without_reports(study: Study) -> Mapping[str, Any]:
+    """The grouping that is reported where no report says how many groups there are: the most stable one.
+
+    Raises
+    ------
+    InputError
+        There are no groups of the descriptor.
+    """
+    groupings = read_groupings(study)
+    wanted = study.settings.associate.descriptor
+    descriptor = wanted if wanted != "best" else "lda"
+    own = groupings.grid["descriptor"] == descriptor
+    if not own.any():
+        raise InputError(
+            f"{study.url}/study.toml: [associate] descriptor: no groups were formed with {descriptor!r} "
+            "(see [cluster] descriptors)"
+        )
+    stability = pd.Series(groupings.stability[own].mean(axis=1), index=groupings.grid.loc[own, "n_clusters"])
+    by_number = stability.groupby(level=0).mean().round(6).fillna(0.0)
+    n_clusters = int(by_number.index[int(by_number.to_numpy().argmax())])
+    reported = Grouping(descriptor, n_clusters, int(groupings.grid.loc[own, "seed"].min()))
+    return {**_report(study, reported), "Q": None, "n_units": 0, "n_tested_terms": 0}
+
+
+def read_groupings(study: Study) -> Groupings:
+    """All groupings of the study."""
+    return Groupings.from_dataset(study.read_dataset("groupings"))
+
+
+def counted_population(study: Study, minimum: int | None = None) -> CountedPopulation:
+    """The units of the tests, from the study's tables; `minimum` in place of the settings' minimum count of a term.
+
+    Raises
+    ------
+    InputError
+        No grouped volume has a report.
+    """
+    cohort = study.read_table("cohort").set_index("volume_id")
+    terms = study.read_dataset("terms")
+    present = pd.DataFrame(terms.has_term.values, index=terms.volume.values, columns=terms.term.values)
+    labels = pd.Series(terms.label.values, index=terms.term.values)
+    has_report = pd.Series(True, index=terms.volume.values)
+    settings = study.settings.associate
+    if minimum is not None:
+        settings = replace(settings, min_term_count=minimum)
+    return count_population(
+        read_groupings(study),
+        ReportTerms(present, labels),
+        has_report,
+        cohort["patient_id"],
+        settings,
+        cohort["acquired_on"],
+        cohort[list(settings.strata)] if settings.strata else None,
+    )
+
+
+def _report(study: Study, reported: Grouping) -> dict[str, Any]:
+    study.write_table("clusters", read_groupings(study).table(reported))
+    settings = study.settings.associate
+    return {**vars(reported), "unit": settings.unit, "min_term_count": settings.min_term_count}
+
+
+def _examine(study: Study, population: CountedPopulation, result: AssociationResult) -> None:
+    """Write validity/: how far the reported associations can be trusted."""
+    variables = confounder_variables(study.read_table("cohort"), study.read_table("quality"))
+    topics = study.read_dataset("topics").topic_of_volume
+    shares = pd.DataFrame(topics.values, index=topics.volume.values)
+    with threadpool_limits(1):
+        validity = examine(population, result, study.settings.associate, variables, shares)
+    for name, frame in vars(validity).items():
+        study.write_table(f"validity/{name}", frame)
+
+
+STAGE = Stage(
+    name="associate",
+    version=2,
+    title="test associations",
+    sections=("associate",),
+    reads=("cluster", "terms", "topics", "ingest", "normalize"),
+    build_needs=lambda known: [
+        known.marker("cluster"),
+        known.marker("terms"),
+        known.output("ingest"),
+        known.marker("normalize"),
+    ],
+    build=build,
+    results=(
+        "clusters.parquet",
+        "associations.parquet",
+        "criterion.parquet",
+        *(f"{t}.parquet" for t in TABLES if t.startswith("validity/")),
+    ),
+)

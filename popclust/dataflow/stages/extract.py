@@ -1,0 +1,87 @@
+"""Volumes and lungs -> texture and shape features with atlas positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popclust import schema
+from popclust.dataflow.stage import Known, Stage
+from popclust.errors import VolumeError
+from popclust.features.haralick import sample_haralick
+from popclust.features.sift3d import sample_sift
+from popclust.imaging.ome_zarr import read_ome_zarr
+from popclust.normalization.normalized import Normalized
+from popclust.parts import Made
+from popclust.population.vocabulary import VOCABULARIES, sample_rows
+from popclust.study import Study
+
+
+def needs(known: Known) -> dict[str, list[str]]:
+    """Every accepted volume, with its voxels and its transform."""
+    voxels = known.passing("ingest")
+    return {v: [voxels[v], normalized] for v, normalized in known.passing("normalize").items()}
+
+
+def extract(study: Study, volume_id: str) -> Made:
+    """Sample texture and shape in the lung, with positions in the atlas."""
+    settings = study.settings
+    volume = read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"))
+    normalized = Normalized.load(study.open_group("normalized", f"{volume_id}.zarr"))
+    texture = sample_haralick(volume, normalized.lung, settings.haralick)
+    shape = sample_sift(volume, normalized.lung, settings.sift, normalized.rotation_to_atlas)
+    if len(texture.features) == 0:
+        raise VolumeError("no_features", "no lung is left to sample: the lungs carried over lie outside the volume")
+    is_micro = shape.diameter_mm <= settings.sift.micro_macro_mm
+    features: dict[str, NDArray] = {
+        "haralick": texture.features,
+        "haralick_position_mm": normalized.to_atlas(texture.positions_mm).astype(np.float32),
+        "sift": shape.descriptor,
+        "sift_position_mm": normalized.to_atlas(shape.position_mm).astype(np.float32),
+        "scale_mm": shape.scale_mm,
+        "diameter_mm": shape.diameter_mm,
+    }
+    group = study.open_group("features", f"{volume_id}.zarr", mode="w")
+    attrs = {"haralick_features": list(texture.feature_names), "volume_id": volume_id}
+    schema.write_group(group, "features", {**features, **training_rows(study, volume_id, features, is_micro)}, attrs)
+    n_micro = int(is_micro.sum())
+    return Made({"n_haralick": len(texture.features), "n_micro_sift": n_micro, "n_macro_sift": len(is_micro) - n_micro})
+
+
+def training_rows(
+    study: Study, volume_id: str, features: Mapping[str, NDArray], is_micro: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float32]]:
+    """A seeded sample of rows (n, d + 3), features and position, for each vocabulary to learn from."""
+    chosen = study.settings.extract
+    out = {}
+    for name, (rows, positions) in rows_of_vocabularies(features, is_micro).items():
+        taken = sample_rows(len(rows), chosen.training_rows, chosen.seed, f"{name} {volume_id}")
+        out[f"training_{name}"] = np.hstack([rows[taken], positions[taken]]).astype(np.float32)
+    return out
+
+
+def rows_of_vocabularies(
+    features: Mapping[str, NDArray], is_micro: NDArray[np.bool_]
+) -> dict[str, tuple[NDArray, NDArray]]:
+    """Features (n, d) and positions (n, 3) that belong to each vocabulary."""
+    shape, place = features["sift"], features["sift_position_mm"]
+    rows = {
+        "haralick": (features["haralick"], features["haralick_position_mm"]),
+        "micro_sift": (shape[is_micro], place[is_micro]),
+        "macro_sift": (shape[~is_micro], place[~is_micro]),
+    }
+    return {name: rows[name] for name in VOCABULARIES}
+
+
+STAGE = Stage(
+    name="extract",
+    version=1,
+    title="sample texture and shape",
+    sections=("haralick", "sift", "extract"),
+    reads=("ingest", "normalize"),
+    needs=needs,
+    task=extract,
+    files=("features/{volume_id}.zarr",),
+)

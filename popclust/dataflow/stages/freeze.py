@@ -1,0 +1,46 @@
+"""Atlas, vocabularies, topics and the reported groups -> the frozen model, whole in itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from popclust.dataflow import frozen
+from popclust.dataflow.stage import Stage, Work
+from popclust.parts import Made
+from popclust.population.model import Model
+from popclust.population.topics import TopicModel
+from popclust.study import Study
+
+
+def freeze(study: Study) -> Mapping[str, Any]:
+    """Write model/."""
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    reported = study.reported
+    cluster = reported.clusters.set_index("volume_id").loc[words.volume.values, "cluster"].to_numpy(np.int64)
+    topic_model = TopicModel(topics.components.values, float(topics.attrs["doc_topic_prior"]))
+    masses, descriptor = study.settings.encode, reported.grouping.descriptor
+    with threadpool_limits(1):
+        model = Model.frozen(descriptor, words.counts.values, words.vocabulary.values, masses, topic_model, cluster)
+    model.save(study.open_group("model", "groups.zarr", mode="w"))
+    return {"digest": frozen.seal(study), "n_clusters": reported.grouping.n_clusters}
+
+
+def build(work: Work) -> Made:
+    """Freeze in a task."""
+    return Made(work.once(freeze, work.study))
+
+
+STAGE = Stage(
+    name="freeze",
+    version=1,
+    title="freeze the model",
+    sections=("encode",),
+    reads=("atlas", "vocabulary", "topics", "associate"),
+    build_needs=lambda known: [known.marker(s) for s in ("atlas", "vocabulary", "topics", "associate")],
+    build=build,
+    results=("model",),
+)

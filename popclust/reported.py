@@ -1,0 +1,57 @@
+"""One grouping of the population among many, and the one that a study reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One grouping of the population."""
+
+    descriptor: str
+    """Volume descriptor."""
+    n_clusters: int
+    """Number of groups K."""
+    seed: int
+    """Seed of k-means."""
+
+    def rows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Rows of a frame (columns descriptor, n_clusters, seed) that belong to this grouping."""
+        same = (frame["n_clusters"] == self.n_clusters) & (frame["seed"] == self.seed)
+        return (same & (frame["descriptor"] == self.descriptor)).to_numpy(bool)
+
+    def of(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Those rows."""
+        return frame[self.rows(frame)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The grouping that a study reports, with what was found about it."""
+
+    grouping: Grouping
+    """Descriptor, K and seed."""
+    Q: int | None
+    """Significant associations; None where no report could say."""
+    unit: str
+    """What is counted: volume or patient."""
+    min_term_count: int
+    """Units with a report that a term must have to be tested."""
+    n_tested_terms: int
+    """Terms tested."""
+    clusters: pd.DataFrame
+    """Rows of clusters.parquet: one per volume."""
+    associations: pd.DataFrame
+    """Rows of associations.parquet of this grouping; empty without reports."""
+
+    def __repr__(self) -> str:
+        g = self.grouping
+        tests = "no reports" if self.Q is None else f"Q = {self.Q} of {self.n_tested_terms} terms tested"
+        return (
+            f"<Reported: {g.descriptor}, {g.n_clusters} groups of {len(self.clusters)} volumes, seed {g.seed}, {tests}>"
+        )
