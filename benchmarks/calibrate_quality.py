@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from popclust.dataflow.demo import registration_errors_mm, truth_of_volumes
-from popclust.normalization.quality import WEIGHTS, Evidence, Measures, Orientation, predictors
+from popclust.normalization.quality import WEIGHTS, Measures, predictors
 from popclust.study import Study
 
 FAILED_MM = 10.0
@@ -72,9 +72,9 @@ def _simulated(study: Study, population: Path) -> list[dict[str, object]]:
 
 
 def _predictors(row: dict[str, object]) -> list[float]:
-    known = {name: float(str(row[name])) for name in Measures.__dataclass_fields__}
-    orientation = Orientation(str(row["orientation"]), float(str(row["orientation_advantage"])))
-    return list(predictors(Measures(**known), Evidence(orientation)).values())
+    return list(
+        predictors(Measures(**{name: float(str(row[name])) for name in Measures.__dataclass_fields__})).values()
+    )
 
 
 def _failed(row: dict[str, object]) -> bool:

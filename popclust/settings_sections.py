@@ -130,11 +130,11 @@ class NormalizeSettings:
     """Weight of landmarks where templates are registered to the atlas with them."""
     field_spacing_mm: Millimetres = 4.0
     """Distance between the nodes of the stored transform."""
-    min_ncc: Correlation = 0.1
-    """Volumes whose lungs correlate less with the atlas are not accepted; disease lowers it too."""
+    min_ncc: Correlation = 0.0
+    """Volumes whose lungs correlate less with the atlas are not accepted; disease lowers it too, so this is no test."""
     min_lung_dice: Share = 0.5
     """Volumes whose carried-over lungs overlap the independent intensity-based ones less are not accepted."""
-    min_lung_inside: Share = 0.85
+    min_lung_inside: Share = 0.6
     """Share of the intensity-based lungs that must lie within the carried-over ones; fluid does not lower it."""
     min_coverage: Share = 0.15
     """Share of the atlas lung that a volume must show, and that NCC is compared over."""
@@ -142,8 +142,8 @@ class NormalizeSettings:
     """Largest share of lung voxels where the transform folds space."""
     check_orientation: bool = True
     """Try whether the volume fits the atlas better mirrored, feet first or face down."""
-    max_flip_advantage: Annotated[float, Meta(ge=0, le=2)] = 0.02
-    """Volumes that correlate better by more than this when they are turned over are not accepted."""
+    max_flip_advantage: Annotated[float, Meta(ge=0, le=2)] = 0.05
+    """Volumes that correlate better by more than this when turned over are not accepted, if the body says so too."""
     max_failure_probability: Share = 0.5
     """Volumes whose registration failed with a higher probability are not accepted."""
     seed: Seed = 0

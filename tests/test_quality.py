@@ -33,7 +33,8 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 
 GOOD = Measures(
     ncc=0.6, region_ncc=0.95, lung_dice=0.95, lung_inside=0.97, folding=0.0, coverage=1.0, size_ratio=1.0,
-    anisotropy=1.1, side_balance=0.95, rotation_degrees=3.0, bending=0.2,
+    anisotropy=1.1, side_balance=0.95, rotation_degrees=3.0, bending=0.2, wall_ncc=0.75,
+    mediastinum_ncc=0.7, sound_ncc=0.95, aerated=0.95,
 )  # fmt: skip
 SURE = Evidence(Orientation("upright", -0.2), 4.0)
 LIMITS = NormalizeSettings()
@@ -112,16 +113,39 @@ def test_each_broken_limit_has_its_reason(change, code):
 
 
 def test_orientation_and_probability_have_their_reasons():
-    assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1), 4.0), 0.0, LIMITS) == ["mirrored"]
+    assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1, True), 4.0), 0.0, LIMITS) == ["mirrored"]
+    assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1, False), 4.0), 0.0, LIMITS) == []
     assert reject_reasons(GOOD, Evidence(UNCHECKED, 0.0), 0.9, LIMITS) == ["likely_failed"]
 
 
 @settings(max_examples=40, deadline=None)
 @given(share=st.floats(0, 1))
-def test_a_worse_overlap_never_looks_safer(share):
-    worse = dataclasses.replace(GOOD, lung_inside=share * GOOD.lung_inside, region_ncc=share * GOOD.region_ncc)
-    before, after = (failure_probability(m, SURE) for m in (GOOD, worse))
+def test_a_worse_agreement_never_looks_safer(share):
+    worse = dataclasses.replace(GOOD, wall_ncc=share * GOOD.wall_ncc, mediastinum_ncc=share * GOOD.mediastinum_ncc)
+    before, after = (failure_probability(m) for m in (GOOD, worse))
     assert 0 <= before <= after <= 1
+
+
+def test_disease_of_the_lungs_alone_does_not_look_like_a_failure():
+    ill = dataclasses.replace(GOOD, ncc=0.05, region_ncc=0.5, lung_dice=0.6, aerated=0.4)
+    assert failure_probability(ill) == failure_probability(GOOD) < 0.05
+    assert reject_reasons(ill, SURE, failure_probability(ill), LIMITS) == []
+
+
+def _fluid(prepared):
+    """The lungs' back half on one side."""
+    _, y, x = np.indices(prepared.lungs.shape, sparse=True)
+    _, middle_y, middle_x = np.array(prepared.lungs.shape) / 2
+    return prepared.lungs.voxels & (y > middle_y) & (x > middle_x)
+
+
+def test_fluid_in_a_lung_lowers_what_sees_it_and_not_what_does_not():
+    whole = prepare(chest(), 4.0)
+    volume = dataclasses.replace(whole, image=whole.image.with_values(np.where(_fluid(whole), 10, whole.image.voxels)))
+    volume = dataclasses.replace(volume, lungs=whole.lungs.with_values(whole.lungs.voxels & ~_fluid(whole)))
+    found = measure(whole, volume, AffineMap.translation([0, 0, 0]), whole.lungs)
+    assert found.ncc < 0.5 and found.aerated < 0.8
+    assert min(found.wall_ncc, found.mediastinum_ncc, found.sound_ncc) > 0.99
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from popclust.imaging.volume import Volume
 from popclust.normalization import elastix
 from popclust.normalization.preparation import crop, on_grid, prepare
 from popclust.normalization.registration import _channels, register_affine, register_nonlinear, register_pair
-from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start
+from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start, size_start
 from popclust.normalization.transform import (
     AffineMap,
     BSplineMap,
@@ -193,10 +193,19 @@ def test_a_fragment_is_placed_where_it_was_cut(fixed, low):
 
 def test_the_start_that_explains_more_comes_first_and_all_are_judged_alike(fixed, moving):
     starts = find_starts(moving, fixed)
-    assert {s.method for s in starts} <= {"search", "keypoints"}
+    assert {s.method for s in starts} <= {"search", "keypoints", "size"}
     assert [s.score for s in starts] == sorted((s.score for s in starts), reverse=True)
     truth = AffineMap(np.eye(3) / 1.06, -np.array([12.0, -8.0, 10.0]) / 1.06)
     assert explained(moving, fixed, [truth])[0] > starts[0].score
+
+
+def test_lungs_of_another_size_begin_scaled(fixed):
+    small = prepare(chest((10, 5, -5), 0.75), 4.0)
+    found = size_start(small, fixed)
+    points = fixed.lungs.index_to_mm(np.argwhere(fixed.lungs.voxels))
+    errors = np.linalg.norm(found(0.75 * points + (10, 5, -5)) - points, axis=1)
+    assert errors.max() < 8.0
+    assert find_starts(small, fixed)[0].method == "size"
 
 
 def test_a_lost_optimiser_does_not_have_the_last_word(fixed, moving):

@@ -164,7 +164,7 @@ def _assembled(
     back = AffineMap.fitted(ways.to_volume(nodes), nodes)
     lung = carried_over(atlas.reference.lungs, ways.to_atlas, volume.lungs)
     measures = measure(atlas.reference, volume, ways.to_volume, lung)
-    probability = failure_probability(measures, evidence)
+    probability = failure_probability(measures)
     reasons = reject_reasons(measures, evidence, probability, settings)
     extent = extent_in(back, volume)
     lungs = atlas.reference.lungs
@@ -176,6 +176,7 @@ def _assembled(
         **{name: round(value, 6) for name, value in dataclasses.asdict(measures).items()},
         "orientation": evidence.orientation.best,
         "orientation_advantage": round(evidence.orientation.advantage, 6),
+        "orientation_of_body": evidence.orientation.body_agrees,
         "template_spread_mm": round(evidence.template_spread_mm, 6),
         "inverse_error_mm": round(float(there_and_back.mean()), 6) if len(there_and_back) else 0.0,
         "start": evidence.start_method,

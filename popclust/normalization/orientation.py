@@ -1,4 +1,9 @@
-"""Does a volume look better the other way round? Mirrored, feet first and face down are found by trying."""
+"""Does a volume lie the other way round? Mirrored, feet first and face down are said where image and body agree.
+
+Registering the mirror images tells which way fits better, but by a hair only where lungs are much alike on both sides,
+and disease outweighs a hair. So a way round is believed only where the body says it too: the heart and the great
+vessels for mirrored, the spine for face down, the windpipe and the apices for feet first.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from popclust.errors import VolumeError
-from popclust.imaging.volume import Volume, resample
+from popclust.imaging.volume import Volume, resample, sample
+from popclust.normalization.body import head_balance, spine_balance
 from popclust.normalization.preparation import Prepared, on_grid
-from popclust.normalization.quality import Orientation
+from popclust.normalization.quality import HEART_HU, Orientation, ncc
 from popclust.normalization.registration import register_affine
 from popclust.normalization.start import Start, explained, search_start
+from popclust.normalization.transform import AffineMap
 from popclust.settings import NormalizeSettings
 
 COARSE_MM = 6.0
@@ -23,22 +30,24 @@ FLIPS = {"upright": (), "feet_first": (0,), "face_down": (1,), "mirrored": (2,)}
 
 
 def find_orientation(reference: Prepared, volume: Prepared, settings: NormalizeSettings) -> Orientation:
-    """Register the volume and its mirror images to the atlas, coarsely, and compare.
+    """Register the volume and its mirror images to the atlas, coarsely, compare, and ask the body.
 
     Mirror images that are far worse than upright at the start already are spared the registration.
     """
     template, coarse = _coarse(reference), _coarse(volume)
     ways = {name: flipped(coarse, axes) for name, axes in FLIPS.items()}
     starts = {name: search_start(way, template) for name, way in ways.items()}
-    scores = {
-        name: _score(ways[name], template, start, settings)
-        if start.score > starts["upright"].score - HOPELESS_NCC
-        else start.score
+    maps = {
+        name: _affine(ways[name], template, start, settings)
         for name, start in starts.items()
+        if start.score > starts["upright"].score - HOPELESS_NCC
     }
-    best = max(scores, key=lambda name: scores[name])
-    others = max(score for name, score in scores.items() if name != "upright")
-    return Orientation(best, others - scores["upright"])
+    scores = {name: start.score for name, start in starts.items()}
+    scores |= {name: float(explained(ways[name], template, [found])[0]) for name, found in maps.items()}
+    other = max((name for name in scores if name != "upright"), key=lambda name: scores[name])
+    advantage = scores[other] - scores["upright"]
+    best = other if advantage > 0 else "upright"
+    return Orientation(best, advantage, _body_agrees(other, ways, template, maps))
 
 
 def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
@@ -52,12 +61,33 @@ def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
     )
 
 
-def _score(volume: Prepared, template: Prepared, start: Start, settings: NormalizeSettings) -> float:
+def _body_agrees(way: str, ways: dict[str, Prepared], template: Prepared, maps: dict[str, AffineMap]) -> bool:
+    """Whether what the lungs do not decide speaks for a way round."""
+    volume = ways["upright"]
+    if way == "face_down":
+        return spine_balance(volume.image, volume.hull) < 0
+    if way == "feet_first":
+        return head_balance(volume.image, volume.lungs.voxels, volume.hull) < 0
+    if way not in maps:
+        return False
+    fit = {name: _heart_ncc(ways[name], template, maps[name]) for name in ("upright", way)}
+    return fit[way] > fit["upright"]
+
+
+def _heart_ncc(volume: Prepared, template: Prepared, to_template: AffineMap) -> float:
+    """Correlation of what lies between the lungs: heart, great vessels, windpipe, domes of liver and stomach."""
+    points = template.lungs.index_to_mm(np.argwhere(template.hull & ~template.lungs.voxels))
+    moved = to_template.inverse()(points)
+    shown = volume.shows(moved)
+    seen, wanted = sample(volume.image, moved[shown], outside=0.0), sample(template.image, points[shown])
+    return ncc(np.clip(seen, *HEART_HU), np.clip(wanted, *HEART_HU)) if shown.any() else 0.0
+
+
+def _affine(volume: Prepared, template: Prepared, start: Start, settings: NormalizeSettings) -> AffineMap:
     try:
-        found = register_affine(volume, template, [start.to_template], settings)
+        return register_affine(volume, template, [start.to_template], settings)
     except VolumeError:
-        return start.score
-    return float(explained(volume, template, [found])[0])
+        return start.to_template
 
 
 def _coarse(volume: Prepared) -> Prepared:

@@ -13,6 +13,7 @@ from popclust.errors import VolumeError
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Vector, Volume, resample
+from popclust.normalization.body import hull_by_slice
 from popclust.settings import SiftSettings
 
 RANGE_HU = (-1000.0, 500.0)
@@ -52,6 +53,11 @@ class Prepared:
         spacing = self.lungs.spacing_mm
         inside = ndimage.distance_transform_edt(self.lungs.voxels, sampling=spacing)
         return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
+
+    @cached_property
+    def hull(self) -> NDArray[np.bool_]:
+        """(z, y, x) the lungs and what lies between them, slice by slice."""
+        return hull_by_slice(self.lungs.voxels)
 
     @cached_property
     def vessels(self) -> Volume:

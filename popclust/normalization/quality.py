@@ -8,16 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popclust.imaging.volume import Volume, sample
-from popclust.normalization.preparation import Prepared
+from popclust.normalization.preparation import RANGE_HU, Prepared
 from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
 from popclust.settings import NormalizeSettings
 
 MIN_SIZE_RATIO = 0.6
 """Adults' chests differ less than this from the atlas's, or its inverse: else the spacing is wrong."""
-MAX_ANISOTROPY = 1.7
+MAX_ANISOTROPY = 1.8
 """Chests are not stretched more than this along one direction against another: else the spacing is wrong."""
 MIN_SIDE_BALANCE = 0.5
 """A volume that shows one lung less than half as well as the other is of one side only."""
+CAGE_MM = 36.0
+"""How far from its lungs the atlas's chest wall is compared."""
+WALL_HU = (-200.0, 100.0)
+"""The chest wall is compared as fat against muscle and bone: a metal clip weighs no more than a rib."""
+MEDIASTINUM_HU = (-1000.0, 60.0)
+"""What lies between the lungs is compared as airways, fat and tissue, with contrast agent or without."""
+HEART_HU = (-300.0, 60.0)
+"""The same with less weight for the lungs that lie there."""
 MAX_POINTS = 40_000
 """Voxels at most over which a measure is taken: every n-th in C order."""
 
@@ -48,6 +56,14 @@ class Measures:
     """Angle of the affine part's rotation."""
     bending: float
     """Standard deviation of the logarithm of the local volume ratio in the lungs."""
+    wall_ncc: float
+    """Correlation of the chest wall with the atlas's: fat, muscle, ribs and spine, which no lung disease touches."""
+    mediastinum_ncc: float
+    """The same of what lies between the lungs."""
+    sound_ncc: float
+    """The same over the lungs and 1 cm around, without what of the lungs carried over is not aerated."""
+    aerated: float
+    """Share of the lungs carried over that the volume shows aerated."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,8 @@ class Orientation:
     """'upright' is as it should be; 'feet_first', 'face_down' or 'mirrored'."""
     advantage: float
     """NCC of the best way round other than upright minus NCC upright, after affine registration of each."""
+    body_agrees: bool = False
+    """Whether spine, windpipe or heart speak for that other way round too."""
 
 
 UNCHECKED = Orientation("upright", -1.0)
@@ -123,6 +141,9 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     determinant = jacobian_determinants(to_volume, points[atlas_lung])
     affine = AffineMap.fitted(points, moved)
     positive = determinant[determinant > 0.01]
+    aerated = sample(volume.lungs, moved, outside=0.0) > 0.5
+    sound = shown & (~atlas_lung | aerated)
+    wall, mediastinum = _beside_lungs(reference, volume, to_volume)
     return Measures(
         ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
         region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
@@ -135,42 +156,46 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         anisotropy=anisotropy(affine),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
+        wall_ncc=wall,
+        mediastinum_ncc=mediastinum,
+        sound_ncc=_ncc_or_zero(atlas_hu[sound], volume_hu[sound]),
+        aerated=float((inside & aerated).sum()) / max(float(inside.sum()), 1.0),
     )
 
 
-INTERCEPT = 2.333
-WEIGHTS = {
-    "ncc": -5.109,
-    "region_ncc": -3.295,
-    "lung_dice": -2.795,
-    "log_size": 11.092,
-    "log_anisotropy": 9.689,
-    "bending": 6.374,
-    "advantage": 15.854,
-}
+def _beside_lungs(reference: Prepared, volume: Prepared, to_volume: PointMap) -> tuple[float, float]:
+    """Correlation of the chest wall, and of what lies between the lungs, where the volume shows them."""
+    near = np.argwhere(reference.near_lungs(CAGE_MM).voxels & ~reference.lungs.voxels)
+    index = thinned(near)
+    points = reference.image.index_to_mm(index)
+    moved = to_volume(points)
+    shown = volume.shows(moved)
+    is_between = reference.hull[tuple(index.T)]
+    atlas_hu, volume_hu = reference.image.voxels[tuple(index.T)], sample(volume.image, moved, outside=RANGE_HU[0])
+    wall, between = (
+        _ncc_or_zero(np.clip(atlas_hu[part], *window), np.clip(volume_hu[part], *window))
+        for part, window in ((shown & ~is_between, WALL_HU), (shown & is_between, MEDIASTINUM_HU))
+    )
+    return wall, between
+
+
+INTERCEPT = 13.768
+WEIGHTS = {"wall_ncc": -5.048, "mediastinum_ncc": -9.7, "sound_ncc": -7.14}
 """The logistic function of `failure_probability`."""
 
 
-def failure_probability(measures: Measures, evidence: Evidence) -> float:
-    """Probability that a registration failed: a logistic function of the measures.
+def failure_probability(measures: Measures) -> float:
+    """Probability that a registration failed: a logistic function of what lung disease does not touch.
 
     Its weights were fitted by benchmarks/calibrate_quality.py; docs/registration.md says to what and how well.
     """
-    total = INTERCEPT + sum(WEIGHTS[name] * value for name, value in predictors(measures, evidence).items())
+    total = INTERCEPT + sum(WEIGHTS[name] * value for name, value in predictors(measures).items())
     return float(1.0 / (1.0 + np.exp(-np.clip(total, -30, 30))))
 
 
-def predictors(measures: Measures, evidence: Evidence) -> dict[str, float]:
+def predictors(measures: Measures) -> dict[str, float]:
     """What the failure probability is computed from, in the order of its weights."""
-    return {
-        "ncc": measures.ncc,
-        "region_ncc": measures.region_ncc,
-        "lung_dice": measures.lung_dice,
-        "log_size": abs(float(np.log(max(measures.size_ratio, 1e-3)))),
-        "log_anisotropy": float(np.log(max(measures.anisotropy, 1.0))),
-        "bending": measures.bending,
-        "advantage": max(evidence.orientation.advantage, -0.3),
-    }
+    return {name: float(getattr(measures, name)) for name in WEIGHTS}
 
 
 def anisotropy(affine: AffineMap) -> float:
@@ -197,7 +222,8 @@ def reject_reasons(
         "low_coverage": measures.coverage < settings.min_coverage,
         "one_sided": measures.side_balance < MIN_SIDE_BALANCE,
         "folding": measures.folding > settings.max_folding,
-        evidence.orientation.best: evidence.orientation.advantage > settings.max_flip_advantage,
+        evidence.orientation.best: evidence.orientation.body_agrees
+        and evidence.orientation.advantage > settings.max_flip_advantage,
         "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
         "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY,
         "likely_failed": failure_probability > settings.max_failure_probability,

@@ -30,7 +30,7 @@ _METRICS = {
 }
 _BENDING = "TransformBendingEnergyPenalty"
 _LANDMARKS = "CorrespondingPointsEuclideanDistanceMetric"
-MAX_STRETCH = 1.6
+MAX_STRETCH = 1.7
 """An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
 """Voxels of the volume this near to its lungs, or to those of the template, are compared: as far as the ribs."""

@@ -25,6 +25,10 @@ REFINE_STEPS_MM = (8.0, 4.0)
 """Steps by which a start is shifted on along each axis."""
 MAX_REFINEMENTS = 6
 """Times that a step is taken at most."""
+MAX_SIZE_RATIO = 1.5
+"""Whole lungs are scaled by no more than this along an axis, or its inverse, to begin with."""
+OUTERMOST = (1.0, 99.0)
+"""Percentiles between which lungs reach: a leftover of the segmentation must not decide their size."""
 CUT_SHARE = 0.15
 """Lungs whose cross-section at the end of the field of view is more than this share of the largest one are cut."""
 CUT_PLANES = 2
@@ -33,12 +37,12 @@ CUT_PLANES = 2
 
 @dataclass(frozen=True)
 class Start:
-    """A rigid start of a registration, and the evidence for it."""
+    """A start of a registration, and the evidence for it."""
 
     to_template: AffineMap
     """Positions in the volume -> positions in the template."""
     method: str
-    """'keypoints' or 'search'."""
+    """'keypoints', 'search' or 'size'."""
     score: float
     """NCC of the volume's voxels near its lungs with what the template shows there."""
     n_inliers: int
@@ -67,10 +71,11 @@ def is_cut_off(lungs: NDArray[np.bool_]) -> bool:
 
 
 def find_starts(volume: Prepared, template: Prepared) -> list[Start]:
-    """The starts worth following, at most two, the one that explains the volume better first.
+    """The starts worth following, at most two of three, the one that explains the volume better first.
 
     One is the best of the shifts along the body with the lungs' centroids laid over each other in the other two
-    directions; the other, where enough of them agree, the rigid map that most matched upright keypoints support.
+    directions; another, where enough of them agree, the rigid map that most matched upright keypoints support; the
+    third, where neither lungs are cut off, lays their boxes over each other, size included.
     Each is scored by the correlation of all the volume's voxels near its lungs with the template (soft tissue
     beyond its field of view), so that a small overlap earns nothing. The second is followed if the first is not sure.
     """
@@ -84,6 +89,8 @@ def find_starts(volume: Prepared, template: Prepared) -> list[Start]:
         if n_inliers >= MIN_INLIERS:
             rigid = AffineMap(fit.rotation, fit.translation_mm)
             offers.append(("keypoints", *_shifted_on(volume, template, rigid)))
+    if not (is_cut_off(volume.lungs.voxels) or is_cut_off(template.lungs.voxels)):
+        offers.append(("size", *_shifted_on(volume, template, size_start(volume, template))))
     offers.sort(key=lambda offer: -offer[2])
     n_followed = 1 if offers[0][2] >= SURE_NCC else 2
     return [
@@ -97,6 +104,15 @@ def search_start(volume: Prepared, template: Prepared) -> Start:
     scores = explained(volume, template, shifts)
     best, score = _shifted_on(volume, template, shifts[int(np.argmax(scores))])
     return Start(best, "search", score, 0, 0)
+
+
+def size_start(volume: Prepared, template: Prepared) -> AffineMap:
+    """The map that lays the box of a volume's lungs over that of a template's."""
+    (low, high), (to_low, to_high) = (
+        np.percentile(p.lungs.index_to_mm(np.argwhere(p.lungs.voxels)), OUTERMOST, axis=0) for p in (volume, template)
+    )
+    ratio = np.clip((to_high - to_low) / np.maximum(high - low, 1.0), 1 / MAX_SIZE_RATIO, MAX_SIZE_RATIO)
+    return AffineMap(np.diag(ratio), (to_low + to_high) / 2 - ratio * (low + high) / 2)
 
 
 def _shifted_on(volume: Prepared, template: Prepared, start: AffineMap) -> tuple[AffineMap, float]:
