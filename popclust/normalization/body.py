@@ -43,7 +43,7 @@ def spine_balance(image: Volume, hull: NDArray[np.bool_]) -> float:
     _, middle_y, middle_x = np.argwhere(hull).mean(axis=0) if hull.any() else np.zeros(3)
     y, x = (np.arange(n) for n in hull.shape[1:])
     is_behind = np.broadcast_to((y > middle_y)[:, None], hull.shape)
-    levels = hull.any(axis=(1, 2))[:, None, None]
+    levels = np.asarray(hull.any(axis=(1, 2))).reshape(-1, 1, 1)
     bone = (image.voxels > BONE_HU) & ~hull & levels & (np.abs(x - middle_x) * image.spacing_mm[2] < MIDLINE_MM)
     behind, before = (int(np.count_nonzero(bone & side)) for side in (is_behind, ~is_behind))
     return (behind - before) / max(behind + before, 1)
