@@ -60,7 +60,7 @@ class Flow:
         due = self.state.survey(stage)
         if stage.is_per_volume:
             self._do_volumes(due)
-        if self.has_population or stage.admitted is not None:
+        if self.has_population:
             self._do_population(stage, has_bar=not stage.is_per_volume)
         self.state.handed_in.save()
 

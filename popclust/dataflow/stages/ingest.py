@@ -72,7 +72,16 @@ def preview(known: Known) -> SeriesTable:
 
 
 def last_seen(known: Known) -> SeriesTable:
-    """The series as they were last seen, without looking at the sources."""
+    """The series as they were last seen, without looking at the sources.
+
+    Raises
+    ------
+    InputError
+        They have never been looked at.
+    """
+    url = known.study.url
+    if not known.study.n_done("ingest"):
+        raise InputError(f"{url}: stage ingest has not been run; `popclust run {url} --until ingest` does it")
     return index_of(known.study, known.key).series()
 
 
