@@ -30,12 +30,10 @@ def compare(study: Study, volume_ids: Sequence[str]) -> dict[str, Made]:
     others = cohort.loc[cohort["included"], "volume_id"]
     known = sorted(v for v in set(others) - set(new) if v in finished or v < new[-1])
     with threadpool_limits(1):
-        pairs = find_duplicates(_StoredKeypoints(study, tuple(sorted([*new, *known]))))  # TEMP
+        pairs = find_duplicates(_StoredKeypoints(study, tuple(new)), _StoredKeypoints(study, tuple(known)))
     contents = {v: d.output for v, d in study.markers("ingest").done.items()}
     found: dict[str, list[Any]] = {v: [] for v in new}
     for pair in pairs:
-        if not {pair.volume_a, pair.volume_b} & set(new):
-            continue
         of = pair.volume_a if pair.volume_a in found else pair.volume_b
         found[of].append({**asdict(pair), "contents": [contents.get(pair.volume_a), contents.get(pair.volume_b)]})
     return {v: Made({"pairs": found[v]}) for v in new}
