@@ -2,8 +2,8 @@
 
     python benchmarks/driver.py [--files 200000] [--volumes 20000] [--failures 5000] [--tasks 2000] --json
 
-Nothing is computed in the tasks: what is timed is the driver's own work, through the code of a real run. CPU seconds are
-those of the driving process; the scheduler and the workers are processes of their own.
+Nothing is computed in the tasks: what is timed is the driver's own work, through the code of a real run. CPU seconds
+are those of the driving process; the scheduler and the workers are processes of their own.
 """
 
 from __future__ import annotations

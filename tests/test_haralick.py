@@ -322,7 +322,7 @@ def test_the_depth_of_a_breath_is_no_texture():
         [sample_haralick(v, lung, replace(HaralickSettings(), at_one_breath=flag)).features for v in (volume, deep)]
         for flag in (False, True)
     )
-    assert np.abs(before - after).mean() < 0.2 * np.abs(as_is - moved).mean()
+    assert np.abs(before - after).mean() < 0.5 * np.abs(as_is - moved).mean()
     for odd in (-1000, 40):
         constant = volume.with_values(np.full(volume.shape, odd, np.int16))
         assert at_one_breath(constant, lung.voxels) is constant
