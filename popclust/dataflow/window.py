@@ -35,7 +35,7 @@ class Task:
     """One call for one volume."""
 
     key: str
-    """The volume it is for."""
+    """The volume it is for; no other task of the same window has it."""
     args: tuple[Any, ...]
     """Arguments of the function: names, never things."""
 
