@@ -77,7 +77,7 @@ def rows_of_vocabularies(
 
 STAGE = Stage(
     name="extract",
-    version=1,
+    version=2,
     title="sample texture and shape",
     sections=("haralick", "sift", "extract"),
     reads=("ingest", "normalize"),
