@@ -325,7 +325,8 @@ class AssociateSettings:
     unit: Literal["patient", "volume"] = "patient"
     """What is counted: one volume per patient, or every volume (the paper's)."""
     min_term_count: Count = 50
-    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes)."""
+    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes); in a population of fewer
+    than 600 units, in fewer than a twelfth of them, 5 at least."""
     alpha: Level = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
     n_permutations: CountOrNone = 1000

@@ -574,7 +574,7 @@ def test_batches_are_read_by_many_at_once(source: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(survey, "BATCH_FILES", 2)
     index = index_in(tmp_path)
     n_batches = index.survey([str(source)]).n_batches
-    with pytest.raises(RuntimeError, match="15 files .* have not been read"):
+    with pytest.raises(RuntimeError, match=r"15 files .* have not been read"):
         index.settle()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         counts = list(pool.map(index.read_batch, [*range(n_batches), *range(n_batches)]))

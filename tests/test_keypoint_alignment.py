@@ -117,18 +117,40 @@ def test_no_keypoints_no_matches():
     assert len(Matches(*[np.empty(0)] * 3)) == 0
 
 
-@pytest.mark.parametrize("exact_limit", [20_000, 100])
-def test_the_same_person_is_found_among_others(monkeypatch, exact_limit):
-    monkeypatch.setattr(duplicates, "EXACT_LIMIT", exact_limit)
+def _population() -> dict[str, Keypoints]:
+    """Twelve people; two of them were scanned again, one of them twice."""
     population = {f"v{i:02}": person(100 + i) for i in range(12)}
-    turn = Rotation.from_euler("xyz", (0.1, 0.0, 0.2)).as_matrix()
-    population["twin"] = seen_again(population["v03"], turn, np.array([3.0, 20.0, 0.0]), wrong=0.3, jitter_mm=1.0)
-    pairs = find_duplicates(population)
-    assert [(p.volume_a, p.volume_b) for p in pairs] == [("twin", "v03")]
-    assert pairs[0].n_inliers > 60
-    assert find_duplicates(population) == pairs
+    for name, of, angle in (("twin", "v03", 0.1), ("later", "v03", 0.2), ("again", "v07", 0.15)):
+        turn = Rotation.from_euler("xyz", (angle, 0.0, 0.1)).as_matrix()
+        population[name] = seen_again(population[of], turn, np.array([3.0, 20.0, 0.0]), wrong=0.3, jitter_mm=1.0)
+    return population
+
+
+SAME = {("later", "twin"), ("later", "v03"), ("twin", "v03"), ("again", "v07")}
+
+
+def test_the_same_person_is_found_among_others_however_often_scanned():
+    pairs = find_duplicates(_population(), {})
+    assert {(p.volume_a, p.volume_b) for p in pairs} == SAME
+    assert min(p.n_inliers for p in pairs) > 40
+
+
+@pytest.mark.parametrize("newcomers", [["twin"], ["v03"], ["again", "later", "twin"], ["v00"]])
+def test_what_is_found_depends_on_the_two_alone(newcomers: list[str]):
+    population = _population()
+    new = {name: population.pop(name) for name in newcomers}
+    both = [*find_duplicates(population, {}), *find_duplicates(new, population)]
+    assert sorted(both, key=lambda p: (p.volume_a, p.volume_b)) == find_duplicates({**population, **new}, {})
+
+
+def test_blocks_change_nothing(monkeypatch):
+    whole = find_duplicates(_population(), {})
+    monkeypatch.setattr(duplicates, "BLOCK", 4)
+    assert find_duplicates(_population(), {}) == whole
 
 
 def test_no_duplicates_among_one_or_none():
-    assert find_duplicates({}) == []
-    assert find_duplicates({"a": person(0)}) == []
+    nobody = person(9).take(np.zeros(120, bool))
+    assert find_duplicates({}, {}) == []
+    assert find_duplicates({}, {"a": person(0)}) == []
+    assert find_duplicates({"a": person(0), "b": nobody}, {"a": person(0)}) == []

@@ -86,3 +86,9 @@ class Quarantine:
         rows = [self.rows[k] for k in sorted(self.rows)]
         self.study.write_table("quarantine", pd.DataFrame(rows, columns=list(schema.names("quarantine"))))
         self._is_written = True
+
+
+def count_quarantined(study: Study) -> int:
+    """How many volumes are kept out now, from the names of the files alone: nothing is read or mended."""
+    stages = storage.names(study.path(_FOLDER))
+    return len({name for stage in stages for name in storage.names(study.path(_FOLDER, stage))})

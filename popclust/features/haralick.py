@@ -15,7 +15,6 @@ from popclust.features.sampling import grid_points
 from popclust.imaging.volume import Volume, resample
 from popclust.settings import HaralickSettings
 
-
 BREATH_HU = -850.0
 """Median of the aerated lung at the common depth of breath."""
 _AERATED_HU = -500.0
