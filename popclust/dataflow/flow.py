@@ -25,6 +25,10 @@ from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
 
 
+_MIN_BATCHES = 8
+"""A few volumes too are spread over the workers."""
+
+
 @dataclass
 class Flow:
     """A run at work; a :class:`popclust.dataflow.stage.Work`."""
@@ -205,7 +209,8 @@ class Flow:
             return
         again: list[str] = []
         waiting = iter(due.todo)
-        chunks = iter(lambda: list(islice(waiting, stage.batch_size)), [])
+        size = min(stage.batch_size, -(-len(due.todo) // _MIN_BATCHES))
+        chunks = iter(lambda: list(islice(waiting, size)), [])
         batches = {chunk[0]: chunk for chunk in chunks}
         many = partial(perform_batch, self.study, stage.name, due.recipe)
         tasks = (Task(k, ({v: due.wanted[v] for v in chunk},)) for k, chunk in batches.items())
