@@ -1,134 +1,207 @@
-"""What looking at the sources costs the driver: the first scan, its memory, and a second one with nothing changed.
+"""Measure the reading of a source: the first scan, the second, and what the driver holds of it.
 
-    python benchmarks/driver_scan.py [--files 200000] --json
+    python benchmarks/driver_scan.py --files 200000 --json
 
-Files are headers of CT slices without pixels, 500 to a series. Batches are read in a child process, as workers do; what
-grows, and what is opened the second time, is measured in the process that surveys.
+Header-only DICOM files are made, 250 to a series. The driver is a process of its own that lists and settles, as in a
+run; the headers are read by another. `files_per_cpu_second` counts the processor time of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import psutil
+import pyarrow as pa
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from popclust.imaging.header_index import HeaderIndex
+from popclust.imaging.header_index import HeaderIndex, SeriesTable, Survey
 
 KEY = bytes(range(32))
-SERIES_FILES = 500
-_PATIENT, _SERIES, _IMAGE, _PLACE = "1.2.3.4.500000001", "1.2.3.4.600000001", "1.2.3.4.700000000001", "-100000.25"
-"""Stand in the first file for what differs between files, in equal numbers of bytes."""
+FILES_PER_SERIES = 250
+SERIES_PER_FOLDER = 4
+_ROOT = "1.2.826.0.1.3680043.10.1338.55"
+_opened = {"n": 0, "below": ""}
 
 
-def write_headers(folder: Path, n_files: int) -> None:
-    """Header-only DICOM files: the bytes of one, with other numbers in it."""
-    data = _first()
-    for number in range(n_files):
-        series, image = divmod(number, SERIES_FILES)
-        target = folder / f"P{series // 4:05}" / f"S{series:06}"
-        if not image:
-            target.mkdir(parents=True)
-        text = data.replace(_PATIENT.encode(), f"1.2.3.4.5{series // 4:08}".encode())
-        text = text.replace(_SERIES.encode(), f"1.2.3.4.6{series:08}".encode())
-        text = text.replace(_IMAGE.encode(), f"1.2.3.4.7{number:011}".encode())
-        text = text.replace(_PLACE.encode(), f"{image - 100000:07d}.25".encode())
-        (target / f"IM{image:04}.dcm").write_bytes(text)
+def measure(n_files: int, folder: Path) -> dict[str, Any]:
+    """Make the files, scan them twice, and say what it took."""
+    source = folder / "export"
+    write_files(source, n_files)
+    secret = str(folder / "study.secret" / "index")
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawned) as driver, ProcessPoolExecutor(1, mp_context=spawned) as worker:
+        driver.submit(_start, str(source)).result()
+        started = time.perf_counter()
+        listed = driver.submit(_survey, secret, str(source)).result()
+        read = worker.submit(_read, secret, listed["n_batches"]).result()
+        settled = driver.submit(_settle, secret).result()
+        first_s = time.perf_counter() - started
+        cpu_s = listed["cpu_s"] + read["cpu_s"] + settled["cpu_s"]
+        again = driver.submit(_again, secret, str(source)).result()
+        growth_mb = driver.submit(_peak_growth_mb).result()
+        series_ms = worker.submit(_series_ms, secret).result()
+    return {
+        "files": n_files,
+        "series": settled["n_series"],
+        "files_per_cpu_second": round(n_files / cpu_s),
+        "first_scan_seconds": round(first_s, 2),
+        "cpu_seconds": {
+            "survey": round(listed["cpu_s"], 2),
+            "read": round(read["cpu_s"], 2),
+            "settle": round(settled["cpu_s"], 2),
+        },
+        "client_growth_mb": round(growth_mb, 1),
+        "second_scan_seconds": round(again["seconds"], 2),
+        "files_opened_again": again["n_opened"],
+        "series_files_ms": round(series_ms, 1),
+        "index_mb": round(sum(p.stat().st_size for p in Path(secret).rglob("*") if p.is_file()) / 2**20, 1),
+    }
 
 
-def _first() -> bytes:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, _IMAGE
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = Dataset()
-    image.file_meta = meta
-    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, _IMAGE
-    image.StudyInstanceUID, image.SeriesInstanceUID = _PATIENT, _SERIES
-    image.PatientID, image.PatientName, image.Modality = _PATIENT, "Nobody", "CT"
-    image.Manufacturer, image.ManufacturerModelName, image.ConvolutionKernel = "Maker", "Model", "B70f"
-    image.ImageType, image.SliceThickness = ["ORIGINAL", "PRIMARY", "AXIAL"], 1
-    image.StudyDate, image.PatientAge, image.PatientSex = "20200101", "060Y", "O"
-    image.AcquisitionNumber, image.InstanceNumber, image.SeriesNumber = 1, 1, 1
-    image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, _PLACE], [1, 0, 0, 0, 1, 0]
-    image.PixelSpacing, image.Rows, image.Columns = [1, 1], 512, 512
-    image.RescaleSlope, image.RescaleIntercept, image.BitsAllocated = 1, -1024, 16
+def write_files(folder: Path, n_files: int) -> None:
+    """Write header-only files, each with UIDs and a position of its own patched into the bytes of one."""
+    series_uid, sop_uid, position = (f"{_ROOT}.1{'0' * 12}", f"{_ROOT}.2{'0' * 12}", "-10\\-20\\000000")
+    content = _one_file(series_uid, sop_uid, position)
+    if content.count(sop_uid.encode()) != 2 or content.count(position.encode()) != 1:
+        raise RuntimeError("the file does not hold what is to be patched")
+    for index in range(n_files):
+        series, number = divmod(index, FILES_PER_SERIES)
+        place = folder / f"{series // SERIES_PER_FOLDER:06}"
+        if number == 0:
+            place.mkdir(parents=True, exist_ok=True)
+        patched = (
+            content.replace(sop_uid.encode(), f"{_ROOT}.2{index:012}".encode())
+            .replace(series_uid.encode(), f"{_ROOT}.1{series:012}".encode())
+            .replace(position.encode(), f"-10\\-20\\{number:06}".encode())
+        )
+        (place / f"S{series % SERIES_PER_FOLDER}I{(number * 7919) % 10007:05}.dcm").write_bytes(patched)
+
+
+def _one_file(series_uid: str, sop_uid: str, position: str) -> bytes:
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, sop_uid
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = f"{_ROOT}.3", series_uid, f"{_ROOT}.4"
+    ds.Modality, ds.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.PatientID, ds.PatientName, ds.PatientSex, ds.PatientAge = "4711", "Doe^Jane", "F", "061Y"
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = "20200229"
+    ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = "101112.345"
+    ds.Manufacturer, ds.ManufacturerModelName, ds.ConvolutionKernel = "SIEMENS", "Sensation 10", "B70f"
+    ds.StudyDescription, ds.SeriesDescription, ds.ProtocolName = "Thorax", "Lung 1.0 B70f", "Thorax routine"
+    ds.InstitutionName, ds.StationName, ds.BodyPartExamined = "Hospital", "CT1", "CHEST"
+    ds.KVP, ds.XRayTubeCurrent, ds.ExposureTime, ds.SliceThickness = "120", "100", "500", "1.0"
+    ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = 1, 1, 1
+    ds.ImagePositionPatient = position.split("\\")
+    ds.ImageOrientationPatient, ds.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.7, 0.7]
+    ds.Rows = ds.Columns = 512
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = 1, -1024, "HU"
     with tempfile.NamedTemporaryFile() as file:
-        image.save_as(file.name, enforce_file_format=True)
-        return Path(file.name).read_bytes()
+        ds.save_as(file.name, enforce_file_format=True)
+        return Path(file.name).read_bytes().replace(b"-10\\-20\\0 ", position.encode())
 
 
-def read_batches(folder: str, first: int, last: int) -> float:
-    """Read batches as a worker does; CPU seconds."""
-    index, started = HeaderIndex(folder, KEY), time.process_time()
-    for number in range(first, last):
-        index.read_batch(number)
-    return time.process_time() - started
+def _start(source: str) -> None:
+    """The driver as it is before it looks at a source: everything imported, and used once."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder, "few"), 10)
+        index = HeaderIndex(str(Path(folder, "s.secret", "index")), KEY)
+        for number in range(index.survey([str(Path(folder, "few"))]).n_batches):
+            index.read_batch(number)
+        index.settle()
+    _opened["below"] = source
+    sys.addaudithook(_note)
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    _opened["start_kb"] = _resident_kb()
 
 
-def measure_scan(folder: Path, n_files: int) -> dict[str, float]:
-    """Write the files, look at them twice."""
-    source, place = folder / "source", str(folder / "study.secret" / "index")
-    write_headers(source, n_files)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(read_batches, place, 0, 0).result()  # imports are no part of the rate
-        first = pool.submit(_drive, str(source), place, n_files).result()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        second = pool.submit(_again, str(source), place).result()
-    return {**first, **second}
+def _note(event: str, args: tuple[object, ...]) -> None:
+    if event == "open" and isinstance(args[0], str) and args[0].startswith(str(_opened["below"])):
+        _opened["n"] = int(_opened["n"]) + 1
 
 
-def _drive(source: str, place: str, n_files: int) -> dict[str, float]:
-    """The first look, in a fresh process: its peak above where it began is the driver's growth."""
-    index = HeaderIndex(place, KEY)
-    before, cpu = psutil.Process().memory_info().rss, time.process_time()
-    survey = index.survey([source])
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        reading = pool.submit(read_batches, place, 0, survey.n_batches).result()
-    table = index.settle()
-    cpu = time.process_time() - cpu + reading
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if len(table) != -(-n_files // SERIES_FILES) or table.n_images != n_files:
-        raise RuntimeError(f"{len(table)} series of {table.n_images} images in {n_files} files")
-    return {"files_per_cpu_second": n_files / cpu, "client_growth_mb": (peak - before) / 1e6}
+def _resident_kb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 
 
-def _again(source: str, place: str) -> dict[str, float]:
-    """The second look: how long, and how many files of the source are opened."""
-    opened: list[str] = []
+def _peak_growth_mb() -> float:
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - int(_opened["start_kb"])) / 1024
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str | bytes) and os.fsdecode(arguments[0]).startswith(source):
-            opened.append(os.fsdecode(arguments[0]))
 
-    sys.addaudithook(watch)
-    index, started = HeaderIndex(place, KEY), time.perf_counter()
-    survey = index.survey([source])
-    index.settle()
-    seconds = time.perf_counter() - started
-    if survey.n_batches:
-        raise RuntimeError(f"{survey.n_batches} batches to read though nothing changed")
-    return {"second_scan_seconds": seconds, "files_opened_again": float(len(opened))}
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.process_time()
+    result = call()
+    return result, time.process_time() - began
+
+
+def _survey(secret: str, source: str) -> dict[str, Any]:
+    found, cpu_s = _timed(lambda: HeaderIndex(secret, KEY).survey([source]))
+    return {"n_batches": found.n_batches, "cpu_s": cpu_s}
+
+
+def _read(secret: str, n_batches: int) -> dict[str, Any]:
+    index = HeaderIndex(secret, KEY)
+    _, cpu_s = _timed(lambda: [index.read_batch(number) for number in range(n_batches)])
+    return {"cpu_s": cpu_s}
+
+
+def _settle(secret: str) -> dict[str, Any]:
+    table, cpu_s = _timed(HeaderIndex(secret, KEY).settle)
+    return {"n_series": len(table), "cpu_s": cpu_s}
+
+
+def _again(secret: str, source: str) -> dict[str, Any]:
+    _opened["n"] = 0
+    began = time.perf_counter()
+    index = HeaderIndex(secret, KEY)
+    found: Survey = index.survey([source])
+    table: SeriesTable = index.settle()
+    seconds = time.perf_counter() - began
+    if found.n_batches or not len(table):
+        raise RuntimeError("the second scan found something to read")
+    return {"seconds": seconds, "n_opened": _opened["n"]}
+
+
+def _series_ms(secret: str) -> float:
+    index = HeaderIndex(secret, KEY)
+    names = list(index.series().fingerprints())[:20]
+    began = time.perf_counter()
+    for name in names:
+        index.series_files(name)
+    return (time.perf_counter() - began) / len(names) * 1000
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=200_000)
+    parser.add_argument("--folder", default="", help="where the files are made; a temporary folder")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = {k: round(v, 3) for k, v in measure_scan(Path(folder), arguments.files).items()}
-    print(json.dumps(found) if arguments.json else "\n".join(f"{k:<24} {v}" for k, v in found.items()))
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="popclust-scan-", dir=given.folder or None))
+    try:
+        result = measure(given.files, folder)
+    finally:
+        shutil.rmtree(folder)
+    if given.json:
+        print(json.dumps(result, indent=1))
+    else:
+        for name, value in result.items():
+            print(f"{name:>22}  {value}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
 
-
 _MIN_BATCHES = 8
 """A few volumes too are spread over the workers."""
 

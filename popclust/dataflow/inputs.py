@@ -223,7 +223,9 @@ def mask_of(study: Study, series: str) -> str:
     if not folder.is_dir():
         raise InputError(f"{study.url}/study.toml: [masks] folder names {folder}, which is not a folder")
     stem = next((series.removesuffix(e) for e in MASK_ENDINGS if series.endswith(e)), series)
-    found = (folder / f"{stem}{ending}" for ending in (*MASK_ENDINGS, ""))
+    below = stem.partition("/")[2]  # a file is known by its source's name and the path below it
+    stems = [one for one in (stem, below) if one]
+    found = (folder / f"{one}{ending}" for one in stems for ending in (*MASK_ENDINGS, ""))
     return next((str(p) for p in found if p.exists()), "")
 
 
