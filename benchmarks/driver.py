@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from distributed import Client
 from distributed.deploy.subprocess import SubprocessCluster
-from driver_scan import measure_scan
+from driver_scan import measure
 
 from popclust.dataflow.client import ONE_THREAD
 from popclust.dataflow.inputs import HandedIn
@@ -119,7 +119,7 @@ def main() -> None:
         folder = Path(name)
         found = {
             **ms_per_task(Study.create(str(folder / "study")), arguments.tasks),
-            **measure_scan(folder, arguments.files),
+            **measure(arguments.files, folder),
             "finished_seconds": finished_seconds(folder, arguments.volumes),
             **quarantine_exponent(folder, arguments.failures),
         }

@@ -156,7 +156,6 @@ class Flow:
         if stage.prepare is None:
             return self.state.series_table
         if stage.name in self.active:
-            self.progress.start(stage.name, 0, 0)
             return stage.prepare(self)
         return stage.last_seen(self) if stage.last_seen else None
 

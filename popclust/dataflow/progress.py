@@ -25,6 +25,7 @@ from popclust.study import Study
 log = logging.getLogger(__name__)
 
 _ACTIVE = ("runs", "active.json")
+_FIELDS = ("state", "run_id", "dashboard")
 _HEARTBEAT_S = 2.0
 
 
@@ -105,8 +106,7 @@ class Progress:
         self._ended.set()
         self._heart.join()
         self._bars.stop()
-        if (_active(self.study) or {}).get("run_id", self.run_id) == self.run_id:
-            self._write("ended" if kind is None else "stopped")
+        self._write_unless_overtaken("ended" if kind is None else "stopped")
 
     def start(self, name: str, total: int, reused: int) -> None:
         """A stage begins."""
@@ -137,11 +137,14 @@ class Progress:
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT_S):
             try:
-                if (_active(self.study) or {}).get("run_id", self.run_id) != self.run_id:
-                    return  # another run has taken the study over, this one is about to hear of it
-                self._write("running")
+                self._write_unless_overtaken("running")
             except Exception as error:  # noqa: BLE001  (who watches waits for the next beat; the run goes on)
                 log.warning("how far the run is could not be written: %s", type(error).__name__)
+
+    def _write_unless_overtaken(self, state: str) -> None:
+        active = _active(self.study)
+        if active is None or active["run_id"] == self.run_id:  # else another run has the study, as the lease will say
+            self._write(state)
 
     def _write(self, state: str) -> None:
         stages = [s.as_dict() for s in list(self.stages)]
@@ -164,8 +167,7 @@ def snapshot(study: Study) -> dict[str, Any]:
         active["state"] = "killed"
     known = {s["stage"]: s for s in active["stages"]}
     stages = [known.get(name) or _untouched(study, name) for name in ORDER]
-    fields = ("state", "run_id", "dashboard")
-    return {**{k: active[k] for k in fields}, "quarantined": count_quarantined(study), "stages": stages}
+    return {**{k: active[k] for k in _FIELDS}, "quarantined": count_quarantined(study), "stages": stages}
 
 
 def as_table(state: dict[str, Any]) -> Table:
@@ -197,11 +199,9 @@ def _active(study: Study) -> dict[str, Any] | None:
     """What the last run wrote; None where that is missing, cut off or something else."""
     try:
         active = study.read_json(*_ACTIVE)
-        stages = {str(s["stage"]) for s in active["stages"]}
-        texts = (active["run_id"], active["state"], active["dashboard"])
+        return {**{k: active[k] for k in _FIELDS}, "stages": [dict(s) for s in active["stages"] if s["stage"]]}
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    return dict(active) if len(stages) <= len(ORDER) and all(isinstance(t, str) for t in texts) else None
 
 
 def _duration(seconds: float | None) -> str:

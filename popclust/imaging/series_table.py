@@ -94,7 +94,7 @@ class Piece:
         """Some columns of the rows."""
         if isinstance(self.held, Path):
             with pq.ParquetFile(self.held) as file:
-                return file.read(columns=columns)
+                return file.read(columns=columns, use_threads=False)
         return self.held.select(columns) if columns else self.held
 
     def rows_of(self, volume_id: str) -> pa.Table:
