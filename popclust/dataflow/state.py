@@ -162,7 +162,8 @@ class State:
             if volume_id not in due.todo and there:
                 passes, output = there.passes, there.output
             elif volume_id in by_settings and there:
-                passes = again.get(volume_id, there.passes)
+                is_kept_out = admitted is not None and there.passes and volume_id not in admitted
+                passes = again.get(volume_id, there.passes) and not is_kept_out
                 output = there.output if there.output != there.marker else marker
             else:
                 passes, output = True, marker

@@ -322,7 +322,8 @@ class HeaderIndex:
 
     def _put(self, path: Path, table: pa.Table, **options: int) -> None:
         with self._aside(path) as file:
-            pq.write_table(table, file, compression="zstd", **options)
+            # Most columns hold another value in each row: a dictionary of them would cost the driver 60 MB.
+            pq.write_table(table, file, compression="zstd", use_dictionary=False, **options)
 
     @contextmanager
     def _aside(self, path: Path) -> Iterator[IO[bytes]]:

@@ -102,7 +102,7 @@ class Piece:
         if not isinstance(self.held, Path):
             return self.held.filter(pc.equal(self.held["volume_id"], volume_id))
         with pq.ParquetFile(self.held) as file:
-            table = file.read_row_groups(row_groups_with(file, volume_id))
+            table = file.read_row_groups(row_groups_with(file, volume_id), use_threads=False)
         return table.filter(pc.equal(table["volume_id"], volume_id))
 
 
