@@ -643,7 +643,7 @@ def test_forgotten_patient(source: Path, tmp_path: Path) -> None:
     for rescan in (False, True):
         _, table = run(index, source, tmp_path / "elsewhere", rescan=rescan)
         assert set(table.frame()["study_identity"]) == {uid(2), "export/c/ct.mhd", "export/c/ct.nii.gz"}
-    assert not _holding(secret, uid(1, 1), uid(7, 1), FIRST)
+    assert not _holding(secret, uid(1, 1), uid(7, 1), FIRST, "export/new", "elsewhere/IM")
 
 
 def test_forgotten_volume(source: Path, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ class HeaderIndex:
         pieces, listed = self._pieces(), self._read_listed()
         state = self._state_of(pieces, listed)
         if self._sources.exists() and self._series_state() == state:
+            self._todo.unlink(missing_ok=True)
             return self.series()
         rows = Rows.load(pieces)
         stands = standing(rows, listed)
@@ -145,8 +146,8 @@ class HeaderIndex:
             raise RuntimeError(f"index: {stands.n_unread} files that were listed have not been read; read all batches")
         table = series_of(pieces, rows, stands, self._key)
         self._keep(pieces, rows, stands.keep)
-        state = self._state_of(self._pieces(), listed)
-        self._write_series(table, state)
+        self._write_series(table, self._state_of(self._pieces(), listed))
+        self._todo.unlink(missing_ok=True)  # it names files, those of forgotten patients too
         return table
 
     def preview(self, sources: Sequence[str], rescan: bool = False) -> SeriesTable:
@@ -251,7 +252,7 @@ class HeaderIndex:
         for piece in self._pieces():
             table = piece.read()
             meant = self._is_forgotten(table, digests)
-            if any(meant):
+            if pc.any(meant).as_py():
                 gone = {
                     (row["file"], row["stamp"]) for row in table.filter(meant).select(["file", "stamp"]).to_pylist()
                 }
@@ -315,7 +316,7 @@ class HeaderIndex:
 
     def _make_folders(self) -> None:
         for folder in (self._folder.parent, self._folder, self._headers):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         for left in (*self._folder.rglob("*.aside"), *self._folder.parent.glob("sources.parquet.*.aside")):
             left.unlink(missing_ok=True)  # by somebody who was killed
