@@ -35,10 +35,10 @@ _ROOT = "1.2.826.0.1.3680043.10.1338.55"
 _opened = {"n": 0, "below": ""}
 
 
-def measure(n_files: int, folder: Path) -> dict[str, Any]:
+def measure(n_files: int, folder: Path, scattered: bool = False) -> dict[str, Any]:
     """Make the files, scan them twice, and say what it took."""
     source = folder / "export"
-    write_files(source, n_files)
+    write_files(source, n_files, scattered)
     secret = str(folder / "study.secret" / "index")
     spawned = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawned) as driver, ProcessPoolExecutor(1, mp_context=spawned) as worker:
@@ -70,7 +70,7 @@ def measure(n_files: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def write_files(folder: Path, n_files: int) -> None:
+def write_files(folder: Path, n_files: int, scattered: bool = False) -> None:
     """Write header-only files, each with UIDs and a position of its own patched into the bytes of one."""
     series_uid, sop_uid, position = (f"{_ROOT}.1{'0' * 12}", f"{_ROOT}.2{'0' * 12}", "-10\\-20\\000000")
     content = _one_file(series_uid, sop_uid, position)
@@ -86,7 +86,9 @@ def write_files(folder: Path, n_files: int) -> None:
             .replace(series_uid.encode(), f"{_ROOT}.1{series:012}".encode())
             .replace(position.encode(), f"-10\\-20\\{number:06}".encode())
         )
-        (place / f"S{series % SERIES_PER_FOLDER}I{(number * 7919) % 10007:05}.dcm").write_bytes(patched)
+        name = f"S{series % SERIES_PER_FOLDER}I{(number * 7919) % 10007:05}.dcm"
+        path = folder / f"{index * 2654435761 % 2**32:010}.dcm" if scattered else place / name
+        path.write_bytes(patched)
 
 
 def _one_file(series_uid: str, sop_uid: str, position: str) -> bytes:
@@ -190,11 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--folder", default="", help="where the files are made; a temporary folder")
+    parser.add_argument("--scattered", action="store_true", help="one folder, names that tell nothing of the series")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="popclust-scan-", dir=given.folder or None))
     try:
-        result = measure(given.files, folder)
+        result = measure(given.files, folder, given.scattered)
     finally:
         shutil.rmtree(folder)
     if given.json:

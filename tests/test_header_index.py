@@ -145,6 +145,29 @@ def test_files_of_the_index_that_one_series_needs(tmp_path: Path, monkeypatch: p
         index.series_files("v0000000000000000")
 
 
+@pytest.mark.parametrize(("n_rows", "n_parts"), [(4, 3), (20_000, 1)])
+def test_series_whose_files_are_scattered_are_brought_together(
+    n_rows: int, n_parts: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = prints(tmp_path, source, name="straight")
+    for name, value in {"_MAX_BATCHES_OF_SERIES": 1, "_GATHERED_ROWS": n_rows, "_ROWS_AT_ONCE": 3}.items():
+        monkeypatch.setattr(header_index, name, value)
+    monkeypatch.setattr(survey, "BATCH_FILES", 2)
+    index = index_in(tmp_path)
+    for _ in range(2):
+        _, table = run(index, source)
+        assert table.fingerprints() == expected
+        assert {len(names) for names in table.table["batches"].to_pylist()} == {1}
+        assert len({name for names in table.table["batches"].to_pylist() for name in names}) == n_parts
+        assert [len(index.series_files(name).headers) for name in (FIRST, SECOND, OTHER)] == [5, 3, 4]
+    assert run(index, source)[0].n_unchanged == 15
+    (source / "a" / "IM00000").unlink()
+    assert len(run(index, source)[1]) == 5
+    assert index.drop([FIRST]) == [FIRST]
+    assert not _holding(tmp_path / "study.secret", uid(1, 1), FIRST)
+    assert run(index, source)[0].n_batches == 0
+
+
 def test_rows_carry_no_name_of_a_patient(source: Path, tmp_path: Path) -> None:
     run(index_in(tmp_path), source)
     assert not _holding(tmp_path / "study.secret", "Secret-4711", "Other-1", "Doe^Jane")
@@ -534,10 +557,11 @@ def test_killed_at_any_point(source: Path, tmp_path: Path) -> None:
     script = """
         import os, sys
         from pathlib import Path
-        from popclust.imaging import survey
+        from popclust.imaging import header_index, survey
         from popclust.imaging.header_index import HeaderIndex
         source, folder = Path(sys.argv[1]), sys.argv[2]
         survey.BATCH_FILES = 4
+        header_index._MAX_BATCHES_OF_SERIES, header_index._GATHERED_ROWS = 1, 4
         left = 0
 
         def kill(event, args):

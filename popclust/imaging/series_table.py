@@ -62,6 +62,11 @@ class SeriesTable:
         """Images of all series, the missing ones too."""
         return int(pc.sum(self.table["n_images"]).as_py() or 0)
 
+    @property
+    def n_batches_mean(self) -> float:
+        """Files of the index that hold the headers of one series, on average."""
+        return float(pc.mean(pc.list_value_length(self.table["batches"])).as_py() or 0)
+
     def fingerprints(self) -> dict[str, str]:
         """What changes when an image of a series is added, taken away, replaced or mended, by volume_id.
 
