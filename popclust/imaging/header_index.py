@@ -54,7 +54,7 @@ _ROWS_AT_ONCE = 2_000
 _SERIES_AT_ONCE = 1_000
 _MAX_BATCHES_OF_SERIES = 16
 """On average; beyond, the rows of a series are brought together, so that its files are soon found."""
-_GATHERED_ROWS = 20_000
+_GATHERED_ROWS = 5_000
 _MAX_PARTS = 500
 _LISTED = pa.schema([("file", pa.int64()), ("stamp", pa.int64()), ("is_held", pa.bool_())])
 
@@ -267,11 +267,10 @@ class HeaderIndex:
         n_parts = min(max(1, n_rows // _GATHERED_ROWS), _MAX_PARTS)
         bounds = volumes.sort().to_numpy(False)[np.arange(1, n_parts) * len(volumes) // n_parts]
         run = self._next_run(pieces)
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder, suffix=".aside")))
-            parts = [folder / f"{run}-{part:06}.parquet" for part in range(n_parts)]
+        with tempfile.TemporaryDirectory(dir=self._folder, suffix=".aside") as folder:
+            parts = [Path(folder, f"{part:06}") for part in range(n_parts)]
             with ExitStack() as opened:
-                writers = [opened.enter_context(pq.ParquetWriter(path, ROWS, use_dictionary=False)) for path in parts]
+                writers = [opened.enter_context(pa.ipc.new_stream(path, ROWS)) for path in parts]
                 for piece in pieces:
                     table = piece.read()
                     names = table["volume_id"].fill_null("").to_numpy()
@@ -281,8 +280,9 @@ class HeaderIndex:
                     for part in np.unique(part_of):
                         writers[part].write_table(table.filter(pa.array(part_of == part)))
             for path in parts:
-                table = Piece(path.name, path).read().sort_by([("volume_id", "ascending"), ("identity", "ascending")])
-                self._put(self._headers / path.name, table, row_group_size=_ROWS_AT_ONCE)
+                with pa.ipc.open_stream(path.read_bytes()) as rows:
+                    table = rows.read_all().sort_by([("volume_id", "ascending"), ("identity", "ascending")])
+                self._put(self._headers / f"{run}-{path.name}.parquet", table, row_group_size=_ROWS_AT_ONCE)
         for piece in pieces:
             (self._headers / piece.name).unlink()
         return self._pieces()
