@@ -19,7 +19,6 @@ STORES = {
         a volume as OME-Zarr 0.5, in one shard; z to the head, y to the back, x to the left
         0         int16  z,y,x  HU  voxels
         @ome      the image as OME-Zarr declares it: axes, spacing and position in millimetres
-        @popclust more about it, as JSON; empty for now
     """,
     "keypoints": """
         volumes/<volume_id>.keypoints.zarr
