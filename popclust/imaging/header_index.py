@@ -283,6 +283,7 @@ class HeaderIndex:
                 with pa.ipc.open_stream(path.read_bytes()) as rows:
                     table = rows.read_all().sort_by([("volume_id", "ascending"), ("identity", "ascending")])
                 self._put(self._headers / f"{run}-{path.name}.parquet", table, row_group_size=_ROWS_AT_ONCE)
+                pa.default_memory_pool().release_unused()
         for piece in pieces:
             (self._headers / piece.name).unlink()
         return self._pieces()

@@ -250,11 +250,13 @@ def series_of(pieces: Sequence[Piece], rows: Rows, stands: Standing, key: bytes)
         table = table.filter(pa.array(counts))
         prints.append(np.stack([table["print_high"].to_numpy(), table["print_low"].to_numpy()], axis=1))
         firsts.append(table.select(_FIRST).filter(pa.array(_is_first(rows.volume[part][counts]))))
+        if sum(map(len, firsts)) > 2 * len(rows.volume_ids) + 1_000:  # files of series that are scattered
+            firsts = [_first_of_each(firsts)]
+            pa.default_memory_pool().release_unused()
     chosen = stands.keep & (rows.volume >= 0)
     if not chosen.any():
         return SeriesTable(SERIES.empty_table())
-    first = pa.concat_tables(firsts).sort_by([(name, "ascending") for name in ("volume_id", "identity", "path")])
-    first = first.filter(pa.array(_is_first(first["volume_id"].to_numpy(zero_copy_only=False))))
+    first = _first_of_each(firsts)
     names = [piece.name for piece in pieces]
     return _table(first, rows.volume[chosen], rows.piece[chosen], np.concatenate(prints), stands.is_missing, names, key)
 
@@ -290,6 +292,12 @@ def _table(
         "batches": [[names[index] for index in np.unique(piece[part])] for part in parts],
     }
     return SeriesTable(pa.table(columns, schema=SERIES))
+
+
+def _first_of_each(tables: Sequence[pa.Table]) -> pa.Table:
+    """The first row of each volume by its identity."""
+    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("volume_id", "identity", "path")])
+    return table.filter(pa.array(_is_first(table["volume_id"].to_numpy()))).combine_chunks()
 
 
 def _is_first(values: NDArray) -> NDArray[np.bool_]:
