@@ -28,12 +28,12 @@ MAX_RATIO = 0.9
 VOTE_TURN_DEG, VOTE_SHIFT_MM = 20.0, 20.0
 """Clear matches vote together if the map that one's frames propose turns and moves the other by all but this."""
 MIN_VOTES = 12
-"""Votes that a pair needs to be looked at: among real people under a hundredth has them, of one person's pairs all."""
+"""Votes that a pair needs to be looked at: no two real people had more than 11, one person no fewer than 15."""
 TOLERANCE_MM, TOLERANCE_DEG = 6.0, 10.0
 """How far a keypoint and its frame may be from where the rigid map takes them. Breathing moves the lung by more, the
 spine and the ribs less."""
-MIN_INLIERS = 15
-"""Locations that must agree on one rigid map: see docs/sift3d.md for what one person and what two reach."""
+MIN_INLIERS = 18
+"""Locations that must agree on one rigid map: two people reached 14, one person had 22 (docs/sift3d.md)."""
 BLOCK = 500
 """New volumes that are held in memory (60 KB each) while the others pass by."""
 
@@ -73,7 +73,7 @@ def find_duplicates(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]
     """Pairs of volumes of one person, among new volumes and between new and known ones.
 
     Each pair is judged by itself, so batches in any order give together the pairs of one search over all. A pair takes
-    about 1 ms on one core (a new volume against 8,000 known ones: 10 s, beside their reading, once per `BLOCK` new
+    about 1 ms on one core (a new volume against 8,000 known ones: 11 s, beside their reading, once per `BLOCK` new
     ones) and 0.1 s more where it is looked at closely. Memory does not grow with either mapping.
 
     Parameters
@@ -159,6 +159,9 @@ def _nearest_rival(
 def _looked_at(a: _Held, b: _Held, n_votes: int) -> DuplicatePair:
     """How many locations one rigid map takes onto each other, frames included."""
     matches = match_keypoints(a.every, b.every)
+    n_matches = len(np.unique(a.every.position_mm[matches.fixed], axis=0))
+    if n_matches < MIN_INLIERS:
+        return DuplicatePair(a.name, b.name, n_votes, n_matches, 0)
     fit = fit_rigid(a.every, b.every, matches, tolerance_mm=TOLERANCE_MM)
     frames_a, frames_b = a.every.frame[matches.fixed], b.every.frame[matches.moving]
     trace = np.einsum("nki,ij,nkj->n", frames_b, fit.rotation, frames_a, optimize=True)

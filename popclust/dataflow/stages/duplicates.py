@@ -87,7 +87,7 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
 
 STAGE = Stage(
     name="duplicates",
-    version=1,
+    version=2,
     title="look for one person twice",
     reads=("ingest",),
     needs=lambda known: {v: [content] for v, content in known.passing("ingest").items()},
