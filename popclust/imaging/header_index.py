@@ -150,12 +150,13 @@ class HeaderIndex:
         stands = standing(rows, listed)
         if stands.n_unread:
             raise RuntimeError(f"index: {stands.n_unread} files that were listed have not been read; read all batches")
+        if rows.n_pieces_of_volume(stands.keep) > _MAX_BATCHES_OF_SERIES:
+            self._keep(pieces, rows, stands.keep)
+            pieces = self._gather(self._pieces(), int(stands.keep.sum()))
+            rows = Rows.load(pieces)
+            stands = standing(rows, listed)
         table = series_of(pieces, rows, stands, self._key)
         self._keep(pieces, rows, stands.keep)
-        if table.n_batches_mean > _MAX_BATCHES_OF_SERIES:
-            pieces = self._gather(self._pieces(), table.n_images)
-            rows = Rows.load(pieces)
-            table = series_of(pieces, rows, standing(rows, listed), self._key)
         self._write_series(table, self._state_of(self._pieces(), listed))
         self._todo.unlink(missing_ok=True)  # it names files, those of forgotten patients too
         return table

@@ -62,11 +62,6 @@ class SeriesTable:
         """Images of all series, the missing ones too."""
         return int(pc.sum(self.table["n_images"]).as_py() or 0)
 
-    @property
-    def n_batches_mean(self) -> float:
-        """Files of the index that hold the headers of one series, on average."""
-        return float(pc.mean(pc.list_value_length(self.table["batches"])).as_py() or 0)
-
     def fingerprints(self) -> dict[str, str]:
         """What changes when an image of a series is added, taken away, replaced or mended, by volume_id.
 
@@ -175,6 +170,12 @@ class Rows:
         result = np.zeros(len(self.file), dtype=bool)
         result[order[pieces == newest]] = True
         return result
+
+    def n_pieces_of_volume(self, among: NDArray[np.bool_]) -> float:
+        """In how many pieces the rows of one volume lie, on average."""
+        chosen = among & (self.volume >= 0)
+        pairs = np.unique(self.volume[chosen].astype(np.int64) << 32 | self.piece[chosen])
+        return len(pairs) / max(1, len(np.unique(pairs >> 32)))
 
 
 @dataclass(frozen=True)
