@@ -140,7 +140,7 @@ def test_a_damaged_part_of_a_volume_stops_the_run_and_is_withdrawn(
     with pytest.raises(DamagedError, match="the next run makes it anew"):
         run(study, None)
     assert study.done(stage, volume_id) is None
-    assert not study.exists("quarantine.parquet") or study.read_table("quarantine").empty
+    assert study.read_table("quarantine").empty
     flow = run(study, None)
     assert flow.n_quarantined == 0
     assert volume_id in made_by(flow)[stage]
@@ -157,7 +157,7 @@ def test_a_damaged_shared_store_quarantines_nobody(study: Study, monkeypatch: py
     delete_transform(study)
     assert main(["run", study.url, "--scheduler", "serial"]) == STOPPED
     assert study.done("atlas") is None
-    assert not study.exists("quarantine.parquet")
+    assert study.read_table("quarantine").empty
     assert main(["run", study.url, "--scheduler", "serial"]) == DONE
     assert len(study.read_table("quality")) == N_VOLUMES
 
@@ -170,7 +170,7 @@ def test_an_empty_active_file_and_a_cut_quarantine_are_made_anew(study: Study):
     flow = run(study, None)
     assert flow.n_quarantined == 0
     assert snapshot(study)["state"] == "ended"
-    assert not study.exists("quarantine.parquet")
+    assert study.read_table("quarantine").empty
 
 
 def test_a_missing_key_is_refused_and_never_renewed(study: Study, capsys: pytest.CaptureFixture[str]):

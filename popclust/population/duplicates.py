@@ -32,8 +32,8 @@ MIN_VOTES = 12
 TOLERANCE_MM, TOLERANCE_DEG = 6.0, 10.0
 """How far a keypoint and its frame may be from where the rigid map takes them. Breathing moves the lung by more, the
 spine and the ribs less."""
-MIN_INLIERS = 18
-"""Locations that must agree on one rigid map: two people reached 14, one person had 22 (docs/sift3d.md)."""
+MIN_INLIERS = 16
+"""Locations that must agree on one rigid map: two people reached 14, one person had 17 (docs/sift3d.md)."""
 BLOCK = 500
 """New volumes that are held in memory (60 KB each) while the others pass by."""
 
@@ -101,7 +101,7 @@ def find_duplicates(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]
 
 def _to_compare(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> Iterator[tuple[_Held, _Held]]:
     """Every pair once; what lies outside the block of new volumes is read once per block."""
-    names, others = sorted(new), sorted(known.keys() - new.keys())
+    names, others = sorted(new), sorted(set(known).difference(new))
     for start in range(0, len(names), BLOCK):
         block = [_hold(name, new[name]) for name in names[start : start + BLOCK]]
         yield from combinations(block, 2)

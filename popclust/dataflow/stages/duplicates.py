@@ -71,6 +71,9 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
     study: Study
     volume_ids: tuple[str, ...]
 
+    def __contains__(self, volume_id: object) -> bool:
+        return volume_id in self.volume_ids
+
     def __getitem__(self, volume_id: str) -> Keypoints:
         name = f"volumes/{volume_id}.keypoints.zarr"
         try:
@@ -87,7 +90,7 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
 
 STAGE = Stage(
     name="duplicates",
-    version=2,
+    version=3,
     title="look for one person twice",
     reads=("ingest",),
     needs=lambda known: {v: [content] for v, content in known.passing("ingest").items()},
