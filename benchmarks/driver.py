@@ -123,7 +123,7 @@ def main() -> None:
             "finished_seconds": finished_seconds(folder, arguments.volumes),
             **quarantine_exponent(folder, arguments.failures),
         }
-    found = {k: round(v, 3) for k, v in found.items()}
+    found = {k: round(v, 3) for k, v in found.items() if isinstance(v, int | float)}
     print(json.dumps(found) if arguments.json else "\n".join(f"{k:<24} {v}" for k, v in found.items()))
 
 
