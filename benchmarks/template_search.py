@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from popclust.dataflow.atlas_tasks import read_atlas_input
+from popclust.dataflow.stages.atlas import read_atlas_input
 from popclust.imaging.files import read_volume_file
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, CheckedTemplate, assemble_atlas, check_template

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from popclust.dataflow.failure import DONE, QUARANTINED, print_json
+from popclust.dataflow.failure import DONE, QUARANTINED, plain_console, print_json
 from popclust.study import Study
 
 DAMAGED = QUARANTINED
@@ -86,7 +86,7 @@ def plan(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         print_json(found.as_dict())
         return DONE
-    Console().print(found.as_table())
+    plain_console(stderr=False).print(found.as_table())
     if found.missing:
         _say(console, f"{len(found.missing)} series are no longer in the sources; they stay until `popclust forget`:")
         for volume_id in found.missing:
@@ -103,7 +103,7 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         print_json([vars(f) for f in found])
     elif found:
-        Console().print(as_table(found))
+        plain_console(stderr=False).print(as_table(found))
     else:
         _say(console, "everything is there and as it was published")
     if found and arguments.repair:
@@ -132,7 +132,7 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
     study = Study.open(arguments.study)
     state = snapshot(study)
     if arguments.watch and not arguments.json:
-        with Live(as_table(state), console=Console(), auto_refresh=False) as live:
+        with Live(as_table(state), console=plain_console(stderr=False), auto_refresh=False) as live:
             while state["state"] in ("running", "new"):
                 time.sleep(1)
                 state = snapshot(study)
@@ -142,7 +142,7 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
         if arguments.json:
             print_json(state)
         else:
-            Console().print(as_table(state))
+            plain_console(stderr=False).print(as_table(state))
         if not (arguments.watch and state["state"] in ("running", "new")):
             return DONE
         time.sleep(1)
@@ -175,7 +175,7 @@ def assign(arguments: argparse.Namespace, console: Console) -> int:
         rows = with_sources(result) if arguments.show_sources else result.rows
         print_json(rows.to_dict("records"))
     else:
-        Console().print(result.as_table())
+        plain_console(stderr=False).print(result.as_table())
         if arguments.show_sources:
             for row in with_sources(result).itertuples():
                 _say(console, f"{row.volume_id}  {row.series_instance_uid}  {row.folder}")

@@ -327,7 +327,8 @@ def declared_as(path: str) -> str | None:
 
 def _pattern(entry: str, inside: str = "") -> re.Pattern[str]:
     literal = (re.escape(part) for part in re.split(r"<\w+>", entry))
-    return re.compile("[^/]+".join(literal) + inside)
+    copied = "(?:model/)?" if entry.startswith(("atlas/", "vocabulary/<")) else ""  # the frozen model has copies
+    return re.compile(copied + "[^/]+".join(literal) + inside)
 
 
 _PATTERNS = {

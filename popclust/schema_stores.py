@@ -19,7 +19,6 @@ STORES = {
         a volume as OME-Zarr 0.5, in one shard; z to the head, y to the back, x to the left
         0         int16  z,y,x  HU  voxels
         @ome      the image as OME-Zarr declares it: axes, spacing and position in millimetres
-        @popclust more about it, as JSON; empty for now
     """,
     "keypoints": """
         volumes/<volume_id>.keypoints.zarr
@@ -147,6 +146,7 @@ FILES = {
     "runs/active.json": "what the run in progress is at",
     "runs/lease/<number>": "who may write to the study; the highest number holds",
     "runs/<run_id>.json": "run card: versions, settings, hashes of inputs, seeds, counts and seconds per stage",
+    "model/model.json": "manifest of the frozen model; copies of atlas/ and of the vocabularies lie beside it",
     "atlas/templates.png": "the templates carried over to the atlas, for a person's approval",
     "figures/<name>.png": "a figure of the summary",
     "figures/<name>.svg": "the same as drawing",

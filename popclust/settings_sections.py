@@ -164,6 +164,11 @@ class HaralickSettings:
     """Edge of the cubic window; rounded to an odd number of voxels."""
     step_mm: Millimetres = 6.0
     """Distance between sampling points."""
+    at_one_breath: bool = True
+    """Bring the median of the aerated lung to -850 HU first: the depth of a breath moves density more than most disease
+    does. What is diffuse and even over both lungs is hidden with it."""
+    smoothing_mm: Annotated[float, Meta(ge=0), Unit("mm")] = 2.5
+    """Sigma of a Gaussian before co-occurrence; 0: none. At the scan's own noise texture tells the scanner."""
     n_levels: Annotated[int, Meta(ge=2, le=256)] = 16
     """Grey levels."""
     range_hu: Annotated[tuple[float, float], LOWER_FIRST, Unit("HU")] = (-1000.0, 400.0)
@@ -225,8 +230,9 @@ class VocabularySettings:
     """Words of the vocabulary of small shape features."""
     n_words_macro_sift: Count = 100
     """Words of the vocabulary of large shape features."""
-    spatial_weight: Weight = 0.5
-    """Weight of the position in the atlas against the features, as a ratio of their summed variances."""
+    spatial_weight: Weight = 0.0
+    """Weight of the position in the atlas against the features, as a ratio of their summed variances. Words of places
+    tell persons apart before diseases."""
     block_rows: Count = 8192
     """Rows per block; each block is one mini-batch."""
     n_passes: Count = 3
@@ -319,7 +325,8 @@ class AssociateSettings:
     unit: Literal["patient", "volume"] = "patient"
     """What is counted: one volume per patient, or every volume (the paper's)."""
     min_term_count: Count = 50
-    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes)."""
+    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes); in a population of fewer
+    than 600 units, in fewer than a twelfth of them, 5 at least."""
     alpha: Level = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
     n_permutations: CountOrNone = 1000

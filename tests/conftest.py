@@ -16,6 +16,13 @@ from popclust.dataflow.simulate import simulate
 from popclust.settings import ComputeSettings
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a whole run of the flow is slow."""
+    for item in items:
+        if {"finished", "population", "base"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def data_path() -> Callable[[str], Path]:
     """Path of a real test file; skips, naming it, where it is absent."""

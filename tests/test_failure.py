@@ -19,6 +19,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from popclust import commands
+from popclust.cli import main
 from popclust.dataflow.failure import (
     BAD_INPUT,
     DONE,
@@ -252,19 +254,25 @@ def test_a_reader_that_goes_away_gets_no_traceback(body: str, code: int):
 
 
 def test_the_command_line_keeps_the_contract(tmp_path: Path):
-    study = Study.create(str(tmp_path / "s"))
-    command = [sys.executable, "-m", "popclust", "status", "--json"]
-    missing = subprocess.run([*command, str(tmp_path / "[bold]none")], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "popclust", "status", "--json", str(tmp_path / "[bold]none")]
+    missing = subprocess.run(command, capture_output=True, text=True, check=False)
     assert missing.returncode == BAD_INPUT
     assert _strict(missing.stdout)["error"]["kind"] == "input"
     assert missing.stderr.startswith(f"error: {tmp_path}/[bold]none: no study here")
-    study.write_bytes(b"PAR1 but not really", "quarantine.parquet")
-    fault = subprocess.run([*command, study.url], capture_output=True, text=True, check=False)
-    assert fault.returncode == FAULT, fault.stderr
+
+
+def test_a_fault_of_a_command_is_logged_beside_the_study_s_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    study = Study.create(str(tmp_path / "s"))
+    monkeypatch.setattr(commands, "status", lambda arguments, console: _divide())
+    assert main(["status", study.url, "--json"]) == FAULT
     (log,) = Path(study.secret_path("log")).iterdir()
-    assert _strict(fault.stdout)["error"]["message"].endswith(f"the traceback is in {log}")
+    out, err = capsys.readouterr()
+    assert _strict(out)["error"]["message"].endswith(f"the traceback is in {log}")
     assert "Traceback" in log.read_text()
-    assert "Traceback" not in fault.stderr
+    assert err.startswith("fault: ZeroDivisionError in _divide")
+    assert "Traceback" not in err
 
 
 def _strict(text: str) -> Any:

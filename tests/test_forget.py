@@ -55,7 +55,7 @@ def test_a_patient_is_gone_from_every_file_and_does_not_come_back(finished: Flow
 def test_what_remains_is_a_study_that_never_had_them(finished: Flow, population: Path, tmp_path: Path):
     study = copy_study(finished.study, tmp_path / "s")
     cohort = study.read_table("cohort")
-    gone = sorted(cohort.loc[cohort["included"], "volume_id"])[0]
+    gone = sorted(cohort.loc[cohort["included"], "volume_id"])[1]
     folder = pd.read_parquet(study.secret_path("sources.parquet")).set_index("volume_id").loc[gone, "folder"]
     assert main(["forget", study.url, gone]) == DONE
     run(study, None)

@@ -13,7 +13,7 @@ from scipy import ndimage
 from popclust.errors import InputError, VolumeError
 from popclust.features.glcm import glcm_features
 from popclust.features.glcm_features import HARALICK_13, IBSI_25
-from popclust.features.haralick import grey_levels, mask_on, sample_haralick, step_voxels, window_voxels
+from popclust.features.haralick import at_one_breath, grey_levels, mask_on, sample_haralick, step_voxels, window_voxels
 from popclust.features.sampling import grid_points
 from popclust.imaging.volume import Volume, resample
 from popclust.settings import HaralickSettings
@@ -238,7 +238,7 @@ def test_binning():
 def test_masked_windows_see_the_lung_alone():
     volume, lung = chest()
     changed = volume.with_values(np.where(lung.voxels, volume.voxels, 300).astype(np.int16))
-    masked = replace(HaralickSettings(), masked=True)
+    masked = replace(HaralickSettings(), masked=True, at_one_breath=False)
     before, after = (sample_haralick(v, lung, masked).features for v in (volume, changed))
     assert np.array_equal(before, after)
     before, after = (sample_haralick(v, lung, HaralickSettings()).features for v in (volume, changed))
@@ -295,3 +295,34 @@ def test_the_grid_depends_on_the_volume_alone():
     assert {tuple(p) for p in grid_points(mask, 4)} == {p for p in everywhere if mask[p]}
     with pytest.raises(ValueError, match="step: must be at least 1"):
         grid_points(mask, 0)
+
+
+def test_smoothing_hides_noise_and_keeps_shapes():
+    rng = np.random.default_rng(5)
+    volume, lung = chest()
+    shapes = ndimage.gaussian_filter(rng.normal(0, 1, volume.shape), 3) * 2000 - 800
+    quiet, loud = (volume.with_values((shapes + rng.normal(0, sd, volume.shape)).astype(np.int16)) for sd in (8, 40))
+
+    def apart(settings: HaralickSettings) -> float:
+        """Distance of the two scans in units of the spread within one."""
+        a, b = (sample_haralick(v, lung, settings).features for v in (quiet, loud))
+        return float(np.mean(np.abs(a.mean(axis=0) - b.mean(axis=0)) / a.std(axis=0)))
+
+    assert apart(HaralickSettings()) < 0.2 * apart(replace(HaralickSettings(), smoothing_mm=0.0))
+
+
+def test_the_depth_of_a_breath_is_no_texture():
+    volume, lung = chest()
+    deep = volume.with_values(np.where(lung.voxels, -1000 + (volume.voxels + 1000.0) * 0.7, volume.voxels))
+    level = at_one_breath(deep, lung.voxels)
+    assert np.median(level.voxels[lung.voxels]) == pytest.approx(-850, abs=40)  # a small lung, and its rim
+    outside = ~lung.voxels & (deep.voxels >= 0)
+    assert np.array_equal(level.voxels[outside], deep.voxels[outside])
+    (as_is, moved), (before, after) = (
+        [sample_haralick(v, lung, replace(HaralickSettings(), at_one_breath=flag)).features for v in (volume, deep)]
+        for flag in (False, True)
+    )
+    assert np.abs(before - after).mean() < 0.5 * np.abs(as_is - moved).mean()
+    for odd in (-1000, 40):
+        constant = volume.with_values(np.full(volume.shape, odd, np.int16))
+        assert at_one_breath(constant, lung.voxels) is constant

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from popclust.features.sift3d import Keypoints
+from popclust.imaging.volume import Volume
 from popclust.normalization.keypoint_alignment import (
     Matches,
     chance_inliers,
@@ -17,7 +23,7 @@ from popclust.normalization.keypoint_alignment import (
     squared_distances,
 )
 from popclust.population import duplicates
-from popclust.population.duplicates import find_duplicates
+from popclust.population.duplicates import find_duplicates, identifying_keypoints
 
 
 def person(seed: int, n: int = 120) -> Keypoints:
@@ -117,18 +123,64 @@ def test_no_keypoints_no_matches():
     assert len(Matches(*[np.empty(0)] * 3)) == 0
 
 
-@pytest.mark.parametrize("exact_limit", [20_000, 100])
-def test_the_same_person_is_found_among_others(monkeypatch, exact_limit):
-    monkeypatch.setattr(duplicates, "EXACT_LIMIT", exact_limit)
+def _population() -> dict[str, Keypoints]:
+    """Twelve people; two of them were scanned again, one of them twice."""
     population = {f"v{i:02}": person(100 + i) for i in range(12)}
-    turn = Rotation.from_euler("xyz", (0.1, 0.0, 0.2)).as_matrix()
-    population["twin"] = seen_again(population["v03"], turn, np.array([3.0, 20.0, 0.0]), wrong=0.3, jitter_mm=1.0)
-    pairs = find_duplicates(population)
-    assert [(p.volume_a, p.volume_b) for p in pairs] == [("twin", "v03")]
-    assert pairs[0].n_inliers > 60
-    assert find_duplicates(population) == pairs
+    for name, of, angle in (("twin", "v03", 0.1), ("later", "v03", 0.2), ("again", "v07", 0.15)):
+        turn = Rotation.from_euler("xyz", (angle, 0.0, 0.1)).as_matrix()
+        population[name] = seen_again(population[of], turn, np.array([3.0, 20.0, 0.0]), wrong=0.3, jitter_mm=1.0)
+    return population
+
+
+SAME = {("later", "twin"), ("later", "v03"), ("twin", "v03"), ("again", "v07")}
+
+
+def test_the_same_person_is_found_among_others_however_often_scanned():
+    pairs = find_duplicates(_population(), {})
+    assert {(p.volume_a, p.volume_b) for p in pairs} == SAME
+    assert min(p.n_inliers for p in pairs) > 40
+
+
+@pytest.mark.parametrize("newcomers", [["twin"], ["v03"], ["again", "later", "twin"], ["v00"]])
+def test_what_is_found_depends_on_the_two_alone(newcomers: list[str]):
+    population = _population()
+    new = {name: population.pop(name) for name in newcomers}
+    both = [*find_duplicates(population, {}), *find_duplicates(new, population)]
+    assert sorted(both, key=lambda p: (p.volume_a, p.volume_b)) == find_duplicates({**population, **new}, {})
+
+
+def test_blocks_change_nothing(monkeypatch):
+    whole = find_duplicates(_population(), {})
+    monkeypatch.setattr(duplicates, "BLOCK", 4)
+    assert find_duplicates(_population(), {}) == whole
 
 
 def test_no_duplicates_among_one_or_none():
-    assert find_duplicates({}) == []
-    assert find_duplicates({"a": person(0)}) == []
+    nobody = person(9).take(np.zeros(120, bool))
+    assert find_duplicates({}, {}) == []
+    assert find_duplicates({}, {"a": person(0)}) == []
+    assert find_duplicates({"a": person(0), "b": nobody}, {"a": person(0)}) == []
+
+
+@pytest.mark.parametrize(
+    ("jitter_mm", "turn_deg", "is_found"), [(1.0, 3.0, True), (8.0, 3.0, False), (1.0, 14.0, False)]
+)
+def test_one_body_has_the_same_things_in_the_same_places(jitter_mm: float, turn_deg: float, is_found: bool):
+    a = person(10)
+    bent = seen_again(a, np.eye(3), np.zeros(3), jitter_mm=jitter_mm)
+    axes = np.random.default_rng(1).normal(size=(len(a), 3))
+    turns = Rotation.from_rotvec(np.deg2rad(turn_deg) * axes / np.linalg.norm(axes, axis=1, keepdims=True)).as_matrix()
+    b = dataclasses.replace(bent, frame=(bent.frame @ turns).astype(np.float32))
+    assert bool(find_duplicates({"a": a}, {"b": b})) == is_found
+
+
+def test_real_people_are_known_again_and_told_apart(data_path: Callable[[str], Path]):
+    scans = {}
+    for name in ("lidc0001", "lidc0002", "lungdx_a0002_B40f", "lungdx_a0002_B70f"):
+        image = nib.as_closest_canonical(nib.load(data_path(f"ct/{name}.nii.gz")))
+        hu = np.asarray(image.dataobj, np.float32)[::-1, ::-1].transpose(2, 1, 0)
+        dx, dy, dz = map(float, image.header.get_zooms())
+        scans[name] = identifying_keypoints(Volume(hu, (dz, dy, dx)))
+    (pair,) = find_duplicates(scans, {})
+    assert (pair.volume_a, pair.volume_b) == ("lungdx_a0002_B40f", "lungdx_a0002_B70f")
+    assert pair.n_inliers > 100

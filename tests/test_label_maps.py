@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from pathlib import Path
 
 import itk
 import numpy as np
-import pandas as pd
 import pytest
-from popclust.dataflow.volume_tasks import read_volume, register
+from small_study import copy_study
 
 from popclust.dataflow.flow import Flow
-from popclust.dataflow.inputs import handed_in_mask, source_of_volumes
+from popclust.dataflow.inputs import mask_of, source_of_volumes
+from popclust.dataflow.stages.normalize import register
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.label_maps import read_lung_mask
 from popclust.imaging.lungs import segment_lungs
+from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.imaging.volume import Volume
 from popclust.normalization.normalized import Normalized
 from popclust.presentation.pictures import read_lungs
-from popclust.settings import MaskSettings, NormalizeSettings
+from popclust.study import Study
 
 
 def write(path: Path, labels: np.ndarray, spacing=(2.0, 1.0, 1.0), origin=(-5.0, 3.0, 7.0)) -> Path:
@@ -76,30 +75,28 @@ def test_one_file_per_structure(tmp_path):
 
 
 def test_masks_are_found_by_series_and_take_the_place_of_segmentation(finished: Flow, tmp_path):
-    study, folder = finished.study, tmp_path / "masks"
-    series = source_of_volumes(study).set_index("volume_id")["series_instance_uid"]
-    first, second = sorted(finished.parts["normalize"])[:2]
-    whole = segment_lungs(read_volume(study, first))
-    right: Volume = whole.with_values(whole.voxels & (np.arange(whole.shape[2]) < whole.shape[2] // 2))
+    whole, folder = finished.study, tmp_path / "masks"
+    series = source_of_volumes(whole).set_index("volume_id")["series_instance_uid"]
+    first, second = sorted(finished.passing("normalize"))[:2]
+    lungs = segment_lungs(read_ome_zarr(whole.path("volumes", f"{first}.ome.zarr")))
+    right: Volume = lungs.with_values(lungs.voxels & (np.arange(lungs.shape[2]) < lungs.shape[2] // 2))
     write(folder / f"{series[first]}.nii.gz", right.voxels, right.spacing_mm, right.origin_mm)
-    fast = NormalizeSettings(n_resolutions=1, n_iterations=5, n_samples=200, grid_spacing_mm=60, edge_weight=0)
-    settings = dataclasses.replace(study.settings, masks=MaskSettings(str(folder)), normalize=fast)
-    study = dataclasses.replace(study, settings=settings)
-    found = handed_in_mask(study, series, first)
-    assert Path(found.path).name == f"{series[first]}.nii.gz" and found.digest
-    assert handed_in_mask(study, series, second).path == ""
+    study = copy_study(whole, tmp_path / "copy").with_settings("masks", folder=str(folder))
+    fast = {"n_resolutions": 1, "n_iterations": 5, "n_samples": 200, "grid_spacing_mm": 60.0, "edge_weight": 0.0}
+    study = study.with_settings("normalize", transforms="register", **fast)
+    assert Path(mask_of(study, series[first])).name == f"{series[first]}.nii.gz"
+    assert mask_of(study, series[second]) == ""
     with pytest.raises(InputError, match="not a folder"):
-        missing = dataclasses.replace(settings, masks=MaskSettings(str(tmp_path / "none")))
-        handed_in_mask(dataclasses.replace(study, settings=missing), series, first)
-    copy = dataclasses.replace(study, url=shutil.copytree(study.url, str(tmp_path / "copy")))
-    register(copy, first, copy.marker("atlas"), found.path)
-    own = Normalized.load(copy.open_group("normalized", f"{first}.zarr")).lung
-    assert own.extent_mm[2] < 0.75 * read_lungs(study, first).extent_mm[2], "cropped to the mask that was handed in"
+        mask_of(study.with_settings("masks", folder=str(tmp_path / "none")), series[first])
+    register(study, first)
+    own = Normalized.load(study.open_group("normalized", f"{first}.zarr")).lung
+    assert own.extent_mm[2] < 0.75 * read_lungs(whole, first).extent_mm[2], "cropped to the mask that was handed in"
 
 
-def test_a_file_below_a_source_has_its_mask_at_the_same_path(finished: Flow, tmp_path):
-    write(tmp_path / "ward" / "a.nrrd", blocks(2))
-    settings = dataclasses.replace(finished.study.settings, masks=MaskSettings(str(tmp_path)))
-    study = dataclasses.replace(finished.study, settings=settings)
-    found = handed_in_mask(study, pd.Series({"v": "ward/a.nii.gz"}), "v")
-    assert Path(found.path) == tmp_path / "ward" / "a.nrrd"
+def test_a_file_below_a_source_has_its_mask_at_the_same_path(tmp_path):
+    write(tmp_path / "masks" / "ward" / "a.nrrd", blocks(2))
+    study = Study.create(str(tmp_path / "s"), {"masks": {"folder": str(tmp_path / "masks")}})
+    # with and without the name of the source that the file lies in
+    for series in ("ward/a.nii.gz", "export/ward/a.nii.gz"):
+        assert Path(mask_of(study, series)) == tmp_path / "masks" / "ward" / "a.nrrd"
+    assert mask_of(study, "export/ward/b.nii.gz") == ""

@@ -334,7 +334,8 @@ def _outcomes(contenders: list[_Contender]) -> list[str]:
 def _files(study: Study) -> list[str]:
     fs, folder = fsspec.core.url_to_fs(study.path(*_LEASES))
     fs.invalidate_cache()
-    return sorted(Path(p).name for p in fs.ls(folder, detail=False))
+    # a beat that is on its way lies aside for a moment
+    return sorted(Path(p).name for p in fs.ls(folder, detail=False) if not p.endswith(".aside"))
 
 
 def _line(process: subprocess.Popen[str]) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from popclust.imaging.ome_zarr import read_attributes, read_ome_zarr, write_ome_zarr
+from popclust.imaging.ome_zarr import read_ome_zarr, write_ome_zarr
 from popclust.imaging.volume import Volume
 
 LENGTH = st.floats(0.1, 10)
@@ -44,11 +44,10 @@ def test_what_is_written_is_read(hu, spacing, origin, tmp_path_factory) -> None:
 def test_masks_and_urls(scheme: str, tmp_path: Path) -> None:
     mask = some_volume().with_values(some_volume().voxels > -500)
     url = f"{scheme}://{tmp_path}/mask.ome.zarr"
-    write_ome_zarr(url, mask, {"volume_id": "v1"})
+    write_ome_zarr(url, mask)
     volume = read_ome_zarr(url)
     assert volume.voxels.dtype == bool
     np.testing.assert_array_equal(volume.voxels, mask.voxels)
-    assert read_attributes(url) == {"volume_id": "v1"}
 
 
 def test_writing_again_replaces(tmp_path: Path) -> None:
@@ -63,11 +62,11 @@ def files_of(store: Path) -> list[str]:
 
 
 def test_equal_bytes(tmp_path: Path) -> None:
-    def digests(name: str, attributes: dict) -> list[str]:
-        write_ome_zarr(tmp_path / name, some_volume(), attributes)
+    def digests(name: str) -> list[str]:
+        write_ome_zarr(tmp_path / name, some_volume())
         return [hashlib.sha256((tmp_path / name / file).read_bytes()).hexdigest() for file in files_of(tmp_path / name)]
 
-    assert digests("a", {"x": 1, "y": [2]}) == digests("b", {"y": [2], "x": 1})
+    assert digests("a") == digests("b")
 
 
 def test_metadata_follow_the_specification(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The package as a whole: its face, its version, the order of its rooms, its changelog."""
+"""The package as a whole: its face, its version, the order of its rooms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +199,77 @@ def test_workers_with_other_code_are_refused(tmp_path: Path):
     assert popclust.source_digest() in str(refused.value)
     assert popclust.__version__ in str(refused.value)
     assert "start the workers again" in str(refused.value)
+
+
+# -- the house -----------------------------------------------------------------------------------------------------
+
+ROOMS = (
+    *("__main__", "cli", "commands", "dataflow", "presentation", "evaluation", "reports", "population", "simulation"),
+    *("normalization", "features", "imaging"),
+)
+"""From the roof down; what is no room (the study, its schema, settings, errors) lies below all of them."""
+LONG: dict[str, str] = {}
+"""Files of more than 400 lines, and why."""
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Everything that a module imports, within functions too; not what only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                yield inner if inner in MODULES else str(node.module)
+        yield from _imported(node)
+
+
+def _floor(module: str) -> int:
+    room = module.split(".")[1]
+    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+
+
+def test_imports_run_downwards_and_never_in_a_circle():
+    own = {m: {i for i in _imported(tree) if i in MODULES and i != "popclust"} for m, tree in MODULES.items()}
+    assert len(own["popclust.dataflow.pipeline"]) > 5
+    del own["popclust"]
+    TopologicalSorter(own).prepare()  # raises CycleError, with the circle
+    upwards = [f"{a} imports {b}" for a, found in own.items() for b in sorted(found) if _floor(b) < _floor(a)]
+    assert upwards == []
+
+
+def test_dask_is_spoken_in_the_dataflow_alone():
+    speakers = {m for m, tree in MODULES.items() if {"dask", "dask_ml", "distributed"} & _tops(_imported(tree))}
+    assert "popclust.dataflow.client" in speakers
+    assert {m for m in speakers if not m.startswith("popclust.dataflow.")} == set()
+
+
+def _tops(imported: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in imported}
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        declared = tomllib.load(file)["project"]["dependencies"]
+    modules = {
+        **{"dask-ml": "dask_ml", "itk-elastix": "itk", "pillow": "PIL", "pyahocorasick": "ahocorasick"},
+        **{"python-gdcm": "gdcm", "scikit-learn": "sklearn"},
+    }
+    names = {re.split(r"[\[>=]", requirement)[0] for requirement in declared}
+    imported = set().union(*(_tops(_imported(tree)) for tree in MODULES.values()))
+    assert {modules.get(n, n) for n in names} == imported - {"popclust", "__future__"} - set(sys.stdlib_module_names)
+
+
+def test_no_file_is_longer_than_a_person_reads_at_once():
+    files = [p for room in ("popclust", "tests", "benchmarks", "deploy") for p in (ROOT / room).rglob("*.py")]
+    long = {p.relative_to(ROOT).as_posix() for p in files if len(p.read_text().splitlines()) > 400}
+    assert long == set(LONG)

@@ -18,7 +18,6 @@ from popclust.imaging.pseudonyms import (
     create_key,
     keyed_digest,
     load_key,
-    load_or_create_key,
     patient_pseudonym,
     pseudonym,
     report_pseudonym,
@@ -30,21 +29,20 @@ KEY = bytes(range(32))
 
 def test_key_is_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "study.secret" / "key"
-    key = load_or_create_key(path)
+    key = create_key(path)
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_or_create_key(path) == key
-    assert load_or_create_key(tmp_path / "other") != key
+    assert load_key(path) == key
+    assert create_key(tmp_path / "other") != key
 
 
 def test_key_that_is_missing_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "study.secret" / "key"
-    for refused in (lambda: load_key(path), lambda: load_or_create_key(path, may_create=False)):
-        with pytest.raises(InputError, match="is missing"):
-            refused()
+    with pytest.raises(InputError, match="is missing"):
+        load_key(path)
     assert not path.exists()
     key = create_key(path)
-    assert load_key(path) == load_or_create_key(path, may_create=False) == key
+    assert load_key(path) == key
     with pytest.raises(InputError, match="exists already"):
         create_key(path)
 
@@ -60,10 +58,10 @@ def test_keyed_digest() -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_key_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "key"
-    load_or_create_key(path)
+    create_key(path)
     path.chmod(mode)
     with pytest.raises(InputError, match="others can read it") as caught:
-        load_or_create_key(path)
+        load_key(path)
     assert "\n" not in str(caught.value)
 
 
@@ -73,13 +71,13 @@ def test_file_that_is_no_key_is_refused(content: str, tmp_path: Path) -> None:
     path.write_text(content, encoding="utf-8")
     path.chmod(0o600)
     with pytest.raises(InputError, match="64 hexadecimal digits"):
-        load_or_create_key(path)
+        load_key(path)
 
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="key_file"):
-        load_or_create_key(tmp_path / "file" / "key")
+        create_key(tmp_path / "file" / "key")
 
 
 def test_pseudonym_is_the_hmac_of_kind_and_value() -> None:

@@ -62,4 +62,4 @@ def test_every_real_volume_runs_to_the_page(data_path: Callable[[str], Path], tm
     assert reasons.map(lambda r: "no_lung" in r).any(), "the abdomen has no lung"
     assert reasons.map(lambda r: "duplicate_series" in r).any(), "one CT lies there as a file and as DICOM"
     assert study.exists("summary", "index.html")
-    assert len(flow.quarantine) <= 1
+    assert flow.n_quarantined <= 1

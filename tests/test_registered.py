@@ -46,7 +46,7 @@ def test_killed_workers_one_worker_and_two_give_the_same_bytes(population: Path,
         flow = run(troubled, client)
         killer.join()
     assert killed.is_set()
-    assert len(flow.quarantine) == 0
+    assert flow.n_quarantined == 0
     ours, theirs = digest(troubled), digest(calm)
     assert [name for name in theirs if ours.get(name) != theirs[name]] == []
 

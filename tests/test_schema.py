@@ -231,8 +231,15 @@ def test_a_file_belongs_to_the_declaration_of_its_place():
     assert schema.declared_as("vocabulary/training.zarr/haralick/c/0/0") == "vocabulary/training.zarr"
     assert schema.declared_as("vocabulary/haralick.zarr/zarr.json") == "vocabulary/<name>.zarr"
     assert schema.declared_as("atlas/templates/t1/template.zarr/zarr.json").startswith("atlas/templates/<")
+    assert schema.declared_as("model/vocabulary/haralick.zarr/zarr.json") == "vocabulary/<name>.zarr"
     assert schema.declared_as("validity/gate.parquet") == "validity/gate.parquet"
-    for path in ("cohort.parquet.aside", "volumes/v1.zarr/zarr.json", "features/a/v1.zarr/zarr.json", "cohortXparquet"):
+    for path in (
+        "cohort.parquet.aside",
+        "volumes/v1.zarr/zarr.json",
+        "features/a/v1.zarr/zarr.json",
+        "model/cohort.parquet",
+        "cohortXparquet",
+    ):
         assert schema.declared_as(path) is None, path
 
 
@@ -248,7 +255,7 @@ def test_a_finished_study_holds_what_is_declared_and_nothing_else(finished: Flow
             check_store(str(root / path.removesuffix("/zarr.json")), stores[entry])
             opened.add(stores[entry])
         if path.endswith(".parquet"):
-            table = path.removesuffix(".parquet")
+            table = str(entry).removesuffix(".parquet")
             assert pq.read_schema(root / path).equals(schema.arrow_schema(table)), path
     assert set(schema.STORES) - opened <= {"template"}, "the small study has no template beside the atlas"
     assert set(schema.TABLES) - {path.removesuffix(".parquet") for path in files} <= {"quarantine"}

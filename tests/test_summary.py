@@ -202,9 +202,9 @@ def test_tests_of_an_earlier_run_with_reports_are_not_shown(made: MadeStudy, tmp
     assert view.associations.empty and view.criterion.empty
 
 
-def test_rare_terms_only(tmp_path: Path) -> None:
-    overrides = {"associate": {"min_term_count": 1000}}
-    study = make_study(tmp_path / "s", 24, with_volumes=False, overrides=overrides).study
+def test_rare_terms_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("popclust.evaluation.counting.minimum_count", lambda settings, n_units: n_units + 1)
+    study = make_study(tmp_path / "s", 24, with_volumes=False).study
     assert "No term is mentioned often enough to be tested" in Page(written(study)).text
 
 

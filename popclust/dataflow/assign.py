@@ -161,10 +161,10 @@ def _nearest(flow: Flow, model: FrozenModel) -> pd.DataFrame:
 
 def _reasons(flow: Flow) -> dict[str, list[str]]:
     """Why volumes are not placed: not included, not accepted, or in quarantine."""
-    cohort = flow.study.read_table("cohort").set_index("volume_id")
-    reasons = {str(v): list(r) for v, r in cohort["reasons"].items()}
-    for volume_id, record in flow.study.records("normalize", sorted(flow.finished("normalize"))).items():
-        reasons.setdefault(volume_id, []).extend(record["reasons"])
+    reasons: dict[str, list[str]] = {}
+    for stage in ("ingest", "normalize"):
+        for volume_id, record in flow.study.records(stage, sorted(flow.finished(stage))).items():
+            reasons.setdefault(volume_id, []).extend(record["reasons"])
     for (volume_id, _), row in flow.state.quarantine.rows.items():
         reasons.setdefault(volume_id, []).append(str(row["error"]))
     return reasons

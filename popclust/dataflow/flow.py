@@ -24,6 +24,9 @@ from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
 
+_MIN_BATCHES = 8
+"""A few volumes too are spread over the workers."""
+
 
 @dataclass
 class Flow:
@@ -60,7 +63,7 @@ class Flow:
         due = self.state.survey(stage)
         if stage.is_per_volume:
             self._do_volumes(due)
-        if self.has_population or stage.admitted is not None:
+        if self.has_population:
             self._do_population(stage, has_bar=not stage.is_per_volume)
         self.state.handed_in.save()
 
@@ -153,7 +156,6 @@ class Flow:
         if stage.prepare is None:
             return self.state.series_table
         if stage.name in self.active:
-            self.progress.start(stage.name, 0, 0)
             return stage.prepare(self)
         return stage.last_seen(self) if stage.last_seen else None
 
@@ -205,7 +207,8 @@ class Flow:
             return
         again: list[str] = []
         waiting = iter(due.todo)
-        chunks = iter(lambda: list(islice(waiting, stage.batch_size)), [])
+        size = min(stage.batch_size, -(-len(due.todo) // _MIN_BATCHES))
+        chunks = iter(lambda: list(islice(waiting, size)), [])
         batches = {chunk[0]: chunk for chunk in chunks}
         many = partial(perform_batch, self.study, stage.name, due.recipe)
         tasks = (Task(k, ({v: due.wanted[v] for v in chunk},)) for k, chunk in batches.items())

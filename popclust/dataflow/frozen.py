@@ -103,10 +103,18 @@ def open_model(url: str) -> FrozenModel:
     return FrozenModel(
         url=url,
         digest=digest,
-        settings=settings.from_dict(manifest["settings"], path),
+        settings=_settings_of(manifest, path),
         markers=manifest["markers"],
         groups=Model.load(zarr.open_group(posixpath.join(url, "groups.zarr"), mode="r")),
     )
+
+
+def _settings_of(manifest: Mapping[str, Any], path: str) -> Settings:
+    """Settings without places: where known transforms lie is for whoever places new volumes to say."""
+    chosen = {section: dict(values) for section, values in manifest["settings"].items()}
+    if chosen["normalize"]["transforms"] == "given":
+        chosen["normalize"]["given_folder"] = "elsewhere"
+    return settings.from_dict(chosen, path)
 
 
 def _refuse_other_versions(manifest: Mapping[str, Any], path: str) -> None:

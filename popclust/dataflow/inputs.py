@@ -65,6 +65,8 @@ class HandedIn:
     """Of its pseudonyms."""
     n_read: int = 0
     """Files read by this run."""
+    n_changed: int = 0
+    """Paths of which the content is another than was remembered."""
     _new: dict[str, Any] = field(default_factory=dict)
 
     def digest(self, path: str) -> str:
@@ -88,6 +90,7 @@ class HandedIn:
                 with fs.open(file, "rb") as opened:
                     while block := opened.read(_BLOCK_BYTES):
                         digest.update(block)
+            self.n_changed += known is not None and known[1] != digest.hexdigest()
             known = self._new[path] = self._known[path] = [state, digest.hexdigest()]
             self.n_read += len(files)
         return str(known[1])
@@ -223,7 +226,9 @@ def mask_of(study: Study, series: str) -> str:
     if not folder.is_dir():
         raise InputError(f"{study.url}/study.toml: [masks] folder names {folder}, which is not a folder")
     stem = next((series.removesuffix(e) for e in MASK_ENDINGS if series.endswith(e)), series)
-    found = (folder / f"{stem}{ending}" for ending in (*MASK_ENDINGS, ""))
+    below = stem.partition("/")[2]  # a file is known by its source's name and the path below it
+    stems = [one for one in (stem, below) if one]
+    found = (folder / f"{one}{ending}" for one in stems for ending in (*MASK_ENDINGS, ""))
     return next((str(p) for p in found if p.exists()), "")
 
 

@@ -5,28 +5,28 @@ A Dask client can run code on the scheduler, so a read-only view is not a client
 
 from __future__ import annotations
 
-import os
-import socket
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-import psutil
 import rich.progress
 from rich.console import Console
 from rich.table import Table
 
+from popclust.dataflow.lease import is_held
+from popclust.dataflow.quarantine import count_quarantined
 from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.window import Outcome
-from popclust.errors import InputError
 from popclust.study import Study
 
+log = logging.getLogger(__name__)
+
 _ACTIVE = ("runs", "active.json")
+_FIELDS = ("state", "run_id", "dashboard")
 _HEARTBEAT_S = 2.0
-_STALE_S = 60.0
 
 
 @dataclass
@@ -84,7 +84,6 @@ class Progress:
     """Stages so far, the last is the current one."""
 
     def __enter__(self) -> Progress:
-        refuse_second_run(self.study)
         columns = (
             rich.progress.TextColumn("{task.description:<24}"),
             rich.progress.BarColumn(),
@@ -107,7 +106,7 @@ class Progress:
         self._ended.set()
         self._heart.join()
         self._bars.stop()
-        self._write("ended" if kind is None else "stopped")
+        self._write_unless_overtaken("ended" if kind is None else "stopped")
 
     def start(self, name: str, total: int, reused: int) -> None:
         """A stage begins."""
@@ -137,45 +136,20 @@ class Progress:
 
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT_S):
-            self._write("running")
+            try:
+                self._write_unless_overtaken("running")
+            except Exception as error:  # noqa: BLE001  (who watches waits for the next beat; the run goes on)
+                log.warning("how far the run is could not be written: %s", type(error).__name__)
+
+    def _write_unless_overtaken(self, state: str) -> None:
+        active = _active(self.study)
+        if active is None or active["run_id"] == self.run_id:  # else another run has the study, as the lease will say
+            self._write(state)
 
     def _write(self, state: str) -> None:
-        value = {
-            "run_id": self.run_id,
-            "state": state,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "dashboard": self.dashboard,
-            "beat": datetime.now(UTC).isoformat(timespec="seconds"),
-            "stages": [s.as_dict() for s in list(self.stages)],
-        }
+        stages = [s.as_dict() for s in list(self.stages)]
+        value = {"run_id": self.run_id, "state": state, "dashboard": self.dashboard, "stages": stages}
         self.study.write_json(value, *_ACTIVE)
-
-
-def refuse_second_run(study: Study) -> None:
-    """Two runs at once would write the same parts.
-
-    Raises
-    ------
-    InputError
-        Another run is at work on the study.
-    """
-    active = _active(study)
-    if active and is_alive(active) and active["pid"] != os.getpid():
-        raise InputError(
-            f"{study.url}: another run is at work on this study (process {active['pid']} on {active['host']}); "
-            f"wait for it, or remove {'/'.join(_ACTIVE)} if you know that it is gone"
-        )
-
-
-def is_alive(active: dict[str, Any]) -> bool:
-    """Whether the run that wrote `active` still works."""
-    if active["state"] != "running":
-        return False
-    if active["host"] == socket.gethostname():
-        return bool(psutil.pid_exists(active["pid"]))
-    age = datetime.now(UTC) - datetime.fromisoformat(active["beat"])
-    return age.total_seconds() < _STALE_S
 
 
 def snapshot(study: Study) -> dict[str, Any]:
@@ -189,13 +163,11 @@ def snapshot(study: Study) -> dict[str, Any]:
         ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
     """
     active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "stages": []}
-    if active["state"] == "running" and not is_alive(active):
+    if active["state"] == "running" and not is_held(study):
         active["state"] = "killed"
     known = {s["stage"]: s for s in active["stages"]}
     stages = [known.get(name) or _untouched(study, name) for name in ORDER]
-    n_quarantined = study.read_table("quarantine")["volume_id"].nunique() if study.exists("quarantine.parquet") else 0
-    fields = ("state", "run_id", "dashboard")
-    return {**{k: active[k] for k in fields}, "quarantined": int(n_quarantined), "stages": stages}
+    return {**{k: active[k] for k in _FIELDS}, "quarantined": count_quarantined(study), "stages": stages}
 
 
 def as_table(state: dict[str, Any]) -> Table:
@@ -224,7 +196,12 @@ def _untouched(study: Study, name: str) -> dict[str, Any]:
 
 
 def _active(study: Study) -> dict[str, Any] | None:
-    return dict(study.read_json(*_ACTIVE)) if study.exists(*_ACTIVE) else None
+    """What the last run wrote; None where that is missing, cut off or something else."""
+    try:
+        active = study.read_json(*_ACTIVE)
+        return {**{k: active[k] for k in _FIELDS}, "stages": [dict(s) for s in active["stages"] if s["stage"]]}
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _duration(seconds: float | None) -> str:
@@ -233,9 +210,3 @@ def _duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -7,6 +7,7 @@ quarantine.parquet is made from them whenever a stage ends. Only the driver writ
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 
 from popclust import schema, storage
 from popclust.dataflow.window import Outcome
+from popclust.errors import DamagedError, InputError
 from popclust.parts import canonical
 from popclust.study import Study
 
@@ -28,7 +30,7 @@ class Quarantine:
     study: Study
     rows: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """By (volume_id, stage)."""
-    _is_written: bool = True
+    _is_written: bool = False
 
     @classmethod
     def open(cls, study: Study) -> Quarantine:
@@ -42,7 +44,7 @@ class Quarantine:
                     rows[str(row["volume_id"]), str(row["stage"])] = row
                 except (ValueError, KeyError):
                     storage.remove(f"{folder}/{name}")
-        return cls(study, rows)
+        return cls(study, rows, _says(study, rows))
 
     def holds(self, volume_id: str, stage: str, marker: str) -> bool:
         """Whether this very attempt has failed before: other settings or input are worth another."""
@@ -80,9 +82,25 @@ class Quarantine:
         return len({volume_id for volume_id, _ in self.rows})
 
     def write(self) -> None:
-        """Write the table, where it does not say already who is kept out."""
-        if self._is_written and self.study.exists("quarantine.parquet") == bool(self.rows):
+        """Write the table, where it does not say already who is kept out; an empty one where nobody is."""
+        if self._is_written:
             return
         rows = [self.rows[k] for k in sorted(self.rows)]
         self.study.write_table("quarantine", pd.DataFrame(rows, columns=list(schema.names("quarantine"))))
         self._is_written = True
+
+
+def _says(study: Study, rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> bool:
+    """Whether the table is there, whole, and has these rows."""
+    try:
+        table = study.read_table("quarantine")
+    except (InputError, DamagedError):
+        return False
+    said = zip(table["volume_id"], table["stage"], table["marker"], strict=True)
+    return set(said) == {(*key, row["marker"]) for key, row in rows.items()}
+
+
+def count_quarantined(study: Study) -> int:
+    """How many volumes are kept out now, from the names of the files alone: nothing is read or mended."""
+    stages = storage.names(study.path(_FOLDER))
+    return len({name for stage in stages for name in storage.names(study.path(_FOLDER, stage))})

@@ -21,7 +21,7 @@ from popclust.study import Study
 
 _PACKAGES = (
     *("dask", "distributed", "dask-ml", "zarr", "itk", "itk-elastix", "numba", "numpy", "scipy", "scikit-learn"),
-    *("scikit-image", "statsmodels", "pandas", "xarray", "pydicom"),
+    *("statsmodels", "pandas", "xarray", "pydicom"),
 )
 
 

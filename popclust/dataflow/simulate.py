@@ -54,7 +54,8 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     plans = plan_population(n_volumes, seed)
     write_atlas(folder, n_templates, seed)
-    tasks = (Task(f"{p.index:06}", (p, folder.absolute(), file_format)) for p in plans)
+    # by their place: a series that is exported twice is in the plans twice
+    tasks = (Task(f"{i:06}", (p, folder.absolute(), file_format)) for i, p in enumerate(plans))
     outcomes = run_window(client, "simulate", write_volume, tasks)
     console = console or Console(quiet=True)
     records = []

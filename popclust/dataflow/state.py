@@ -125,11 +125,13 @@ class State:
         due = Due(stage, recipe_digest(stage.recipe(self.study.settings)))
         if stage.build_needs is None:
             return due
+        n_changed = self.handed_in.n_changed
         marker = due.wanted[WHOLE] = marker_of(due.recipe, stage.build_needs(self))
+        otherwise = "input changed" if self.handed_in.n_changed > n_changed else "other volumes"
         there = self.markers(stage).done.get(WHOLE)
         damage = self._damage(stage, there) if there and there.marker == marker else ""
         if there is None or there.marker != marker or damage:
-            due.todo[WHOLE] = self._reason(stage, WHOLE, due.recipe, damage)
+            due.todo[WHOLE] = self._reason(stage, WHOLE, due.recipe, damage, otherwise)
             self._changed.setdefault(stage.name, set()).add(WHOLE)
         return due
 
@@ -162,7 +164,8 @@ class State:
             if volume_id not in due.todo and there:
                 passes, output = there.passes, there.output
             elif volume_id in by_settings and there:
-                passes = again.get(volume_id, there.passes)
+                is_kept_out = admitted is not None and there.passes and volume_id not in admitted
+                passes = again.get(volume_id, there.passes) and not is_kept_out
                 output = there.output if there.output != there.marker else marker
             else:
                 passes, output = True, marker
@@ -190,7 +193,7 @@ class State:
 
     # -- why -----------------------------------------------------------------------------------------------------
 
-    def _reason(self, stage: Stage, volume_id: str, recipe: str, missing: str) -> str:
+    def _reason(self, stage: Stage, volume_id: str, recipe: str, missing: str, otherwise: str = "input changed") -> str:
         markers = self.markers(stage)
         if volume_id in markers.withdrawn:
             return f"damaged: {markers.withdrawn[volume_id]}"
@@ -207,7 +210,7 @@ class State:
                 return f"follows {name}"
         if volume_id == WHOLE and self._changed.get(stage.name):
             return f"follows {stage.name}"
-        return "other volumes" if volume_id == WHOLE else "input changed"
+        return otherwise
 
     def _what_changed(self, stage: Stage, recipe: str) -> str:
         before = self.study.read_recipe(recipe)

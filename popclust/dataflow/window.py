@@ -5,14 +5,12 @@ Submitting a whole population in one graph would cost the scheduler memory for e
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +19,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
+from popclust.dataflow.failure import is_disk_full, place_of
 from popclust.dataflow.isolation import IsolatedError
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 
@@ -35,7 +34,7 @@ class Task:
     """One call for one volume."""
 
     key: str
-    """The volume it is for."""
+    """The volume it is for; no other task of the same window has it."""
     args: tuple[Any, ...]
     """Arguments of the function: names, never things."""
 
@@ -190,27 +189,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
         if is_disk_full(error):
             raise SurroundingsError("the disk is full") from None
         log.exception("unforeseen failure")
-        return Outcome("", error=type(error).__name__, message=place_of(error), is_final=False)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is at the bottom of an exception."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def place_of(error: BaseException) -> str:
-    """Where it happened. The exception's own words stay out of the study: they may quote a path or a header."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return f"{type(error).__name__}, see the log"
-    code = last.tb_frame.f_code
-    return f"{type(error).__name__} in {code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno}), see the log"
+        return Outcome("", error=type(error).__name__, message=f"{place_of(error)}, see the log", is_final=False)
 
 
 def _run_serially(function: Callable[..., Any], tasks: Iterable[Task], attempts: int) -> Iterator[Outcome]:
@@ -234,7 +213,9 @@ def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
     if isinstance(error, KilledWorker):
         message = "the worker died each time (out of memory, or killed from outside)"
         return Outcome(task.key, error="worker_died", message=message, attempts=n, is_final=False)
-    return Outcome(task.key, error=type(error).__name__, message=place_of(error), attempts=n, is_final=False)
+    return Outcome(
+        task.key, error=type(error).__name__, message=f"{place_of(error)}, see the log", attempts=n, is_final=False
+    )
 
 
 def _for_task(outcome: Outcome, task: Task, n: int) -> Outcome:

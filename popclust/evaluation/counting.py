@@ -143,7 +143,7 @@ def count_population(
     units["stratum"] = _stratum_codes(units["volume_id"], strata)
     units["date"] = units["volume_id"].map(acquired_on) if acquired_on is not None else 0
     units = _choose_units(units, settings.unit)
-    has_term, term_id = _tested_terms(units["volume_id"], terms, settings.min_term_count)
+    has_term, term_id = _tested_terms(units["volume_id"], terms, minimum_count(settings, len(units)))
     return CountedPopulation(
         grid=groupings.grid,
         cluster=np.ascontiguousarray(groupings.cluster[:, units["row"].to_numpy()]),
@@ -154,6 +154,15 @@ def count_population(
         patient=pd.factorize(units["patient"])[0].astype(np.int64),
         stratum=units["stratum"].to_numpy(np.int64),
     )
+
+
+def minimum_count(settings: AssociateSettings, n_units: int) -> int:
+    """Units that a term must be in to be tested: as settings say, or a twelfth of a small population, 5 at least.
+
+    >>> [minimum_count(AssociateSettings(min_term_count=50), n) for n in (12, 72, 900)]
+    [5, 6, 50]
+    """
+    return min(settings.min_term_count, max(5, n_units // 12))
 
 
 def _stratum_codes(volume_id: pd.Series, strata: pd.DataFrame | None) -> NDArray[np.int64]:

@@ -27,11 +27,6 @@ class Exchange:
     n_units: int
     """Units in all."""
 
-    @property
-    def n_fixed(self) -> int:
-        """Units whose patient has nobody to exchange with: their reports never move."""
-        return sum(members.size for members in self.classes if len(members) == 1)
-
     def permutation(self, seed: int, index: int) -> NDArray[np.int64]:
         """(unit,) the unit whose report each unit gets in permutation `index`."""
         rng = np.random.default_rng(np.random.SeedSequence([seed, index]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from popclust.errors import InputError, VolumeError
 from popclust.features.glcm import glcm_features
@@ -13,6 +14,13 @@ from popclust.features.glcm_features import HARALICK_13, IBSI_25
 from popclust.features.sampling import grid_points
 from popclust.imaging.volume import Volume, resample
 from popclust.settings import HaralickSettings
+
+BREATH_HU = -850.0
+"""Median of the aerated lung at the common depth of breath."""
+_AERATED_HU = -500.0
+"""Denser lung is ill, or no lung: it has no say in how deep the breath was."""
+_AERATED_SIGMA_MM = 2.5
+_THINNEST_HU = -985.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,9 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
         raise VolumeError("not_finite", "the volume has voxels that are not finite numbers")
     isotropic = resample(volume, settings.spacing_mm)
     mask = mask_on(isotropic, lung)
+    if settings.at_one_breath:
+        isotropic = at_one_breath(isotropic, mask)
+    isotropic = smoothed(isotropic, settings.smoothing_mm, mask if settings.masked else None)
     points = grid_points(mask, step_voxels(settings))
     if len(points) == 0:
         raise VolumeError("no_lung", "no sampling point lies in the lung: the mask is empty or outside the volume")
@@ -76,6 +87,61 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
     )
     names = HARALICK_13 if settings.features == "haralick13" else IBSI_25
     return HaralickSamples(isotropic.index_to_mm(points), features.astype(np.float32), names)
+
+
+def at_one_breath(volume: Volume, mask: NDArray[np.bool_]) -> Volume:
+    """A volume whose lung is as dense as at one common depth of breath.
+
+    Air (-1000 HU) and water (0 HU) stay; between them HU move along two straight lines, so that the median of the
+    aerated lung lies at `BREATH_HU`. A lung without aerated voxels, or as thin as air, stays as it is.
+
+    Parameters
+    ----------
+    volume : Volume
+        (z, y, x) HU.
+    mask : (z, y, x) array of bool
+        The lung on the volume's grid.
+
+    Returns
+    -------
+    Volume
+        float32 HU.
+    """
+    even = smoothed(volume, _AERATED_SIGMA_MM).voxels[mask]
+    aerated = even[even < _AERATED_HU]
+    if not len(aerated) or (median := float(np.median(aerated))) < _THINNEST_HU:
+        return volume
+    moved = np.interp(volume.voxels, [-1000.0, median, 0.0], [-1000.0, BREATH_HU, 0.0])
+    is_lung_like = (volume.voxels > -1000) & (volume.voxels < 0)
+    return volume.with_values(np.where(is_lung_like, moved, volume.voxels).astype(np.float32))
+
+
+def smoothed(volume: Volume, sigma_mm: float, mask: NDArray[np.bool_] | None = None) -> Volume:
+    """A volume under a Gaussian: what noise and kernel put below its scale is no longer texture.
+
+    Parameters
+    ----------
+    volume : Volume
+        (z, y, x) HU.
+    sigma_mm : float
+        Of the Gaussian; 0 leaves the volume as it is.
+    mask : (z, y, x) array of bool, optional
+        Only its voxels take part (normalised convolution); the others keep their values.
+
+    Returns
+    -------
+    Volume
+        float32 HU.
+    """
+    if sigma_mm == 0:
+        return volume
+    sigma = [sigma_mm / s for s in volume.spacing_mm]
+    voxels = volume.voxels.astype(np.float32)
+    if mask is None:
+        return volume.with_values(ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=3.0))
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=3.0)
+    inside = ndimage.gaussian_filter(np.where(mask, voxels, 0), sigma, mode="nearest", truncate=3.0)
+    return volume.with_values(np.where(mask, inside / np.maximum(weight, 1e-6), voxels))
 
 
 def window_voxels(settings: HaralickSettings) -> int:

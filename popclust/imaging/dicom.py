@@ -14,7 +14,7 @@ from pydicom.uid import RLELossless
 
 from popclust.errors import VolumeError
 from popclust.imaging.headers import FileHeader, functional_group, numbers_of, text_of, values_of, without_warnings
-from popclust.imaging.places import local_copy, open_image
+from popclust.imaging.places import is_of_the_place, local_copy, open_image
 from popclust.imaging.volume import AIR_HU
 
 _MAX_HU = np.iinfo(np.int16).max
@@ -94,13 +94,16 @@ def describe_dicom(path: str) -> SeriesDescription:
     ------
     VolumeError
         `unreadable_header`.
+    OSError
+        The file is missing, or the disk or the network fails.
     """
+    tags = list(_DESCRIPTION_TAGS)
     try:
         with open_image(path) as file, without_warnings():
-            return _describe(
-                pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_DESCRIPTION_TAGS), force=True)
-            )
-    except Exception as error:  # noqa: BLE001 - corrupt bytes make pydicom raise nearly anything
+            return _describe(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True))
+    except Exception as error:  # corrupt bytes make pydicom raise nearly anything
+        if is_of_the_place(error):
+            raise
         raise VolumeError("unreadable_header", f"the header cannot be read ({type(error).__name__})") from None
 
 
@@ -182,6 +185,8 @@ def read_stack(headers: Sequence[FileHeader]) -> NDArray[np.int16]:
     ------
     VolumeError
         `unreadable_pixels`: a file is truncated, or its compression is not known.
+    OSError
+        A file is missing, or the disk or the network fails.
     """
     hu = np.empty((len(headers), headers[0].rows, headers[0].columns), dtype=np.int16)
     opened: tuple[str, Dataset, NDArray] | None = None
@@ -193,7 +198,9 @@ def read_stack(headers: Sequence[FileHeader]) -> NDArray[np.int16]:
             _, dataset, stored = opened
             plane = stored if stored.ndim == 2 else stored[header.frame or 0]
             hu[index] = _to_hu(plane, dataset, header.frame)
-        except Exception as error:  # noqa: BLE001 - decoders raise nearly anything on corrupt data
+        except Exception as error:  # decoders raise nearly anything on corrupt data
+            if is_of_the_place(error):
+                raise
             reason = f"image {index + 1} of {len(headers)} cannot be decoded ({type(error).__name__})"
             raise VolumeError("unreadable_pixels", reason) from None
     return hu

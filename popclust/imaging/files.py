@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
 from popclust.imaging.geometry import Grid, align
-from popclust.imaging.places import local_copy
+from popclust.imaging.places import is_of_the_place, local_copy
 from popclust.imaging.volume import AIR_HU, Volume
 
 _NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
@@ -108,6 +108,8 @@ def _nifti(path: str) -> nibabel.Nifti1Image:
     try:
         image = nibabel.load(path)
     except _NIFTI_ERRORS as error:
+        if is_of_the_place(error):
+            raise
         raise VolumeError("unreadable_header", f"the header cannot be read ({type(error).__name__})") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise VolumeError("unreadable_header", "the file is not in the format that its name promises")
@@ -131,6 +133,8 @@ def _nifti_voxels(image: nibabel.Nifti1Image) -> NDArray:
     try:
         values = np.asarray(image.dataobj)
     except _NIFTI_ERRORS as error:
+        if is_of_the_place(error):
+            raise
         raise VolumeError("unreadable_pixels", f"the voxels cannot be read ({type(error).__name__})") from None
     return values.reshape(values.shape[:3]).T
 

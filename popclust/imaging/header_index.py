@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -49,6 +52,10 @@ _FORMAT = 1
 """Raised when rows of an earlier popclust cannot be used: then all headers are read again."""
 _ROWS_AT_ONCE = 2_000
 _SERIES_AT_ONCE = 1_000
+_MAX_BATCHES_OF_SERIES = 16
+"""On average; beyond, the rows of a series are brought together, so that its files are soon found."""
+_GATHERED_ROWS = 5_000
+_MAX_PARTS = 500
 _LISTED = pa.schema([("file", pa.int64()), ("stamp", pa.int64()), ("is_held", pa.bool_())])
 
 
@@ -94,8 +101,7 @@ class HeaderIndex:
         if not state["is_purged"]:  # `drop` was stopped on its way
             self._purge()
         pieces = self._pieces()
-        generation = 1 + max((int(piece.name.partition("-")[0]) for piece in pieces), default=0)
-        run = f"{generation:06}-{secrets.token_hex(4)}"
+        run = self._next_run(pieces)
         with self._aside(self._todo) as file, pq.ParquetWriter(file, WORK) as writer:
             writer.add_key_value_metadata({"run": run})
             look = look_at(sources, state["names"], pieces, self._key, rescan, take=writer.write_table)
@@ -138,15 +144,21 @@ class HeaderIndex:
         pieces, listed = self._pieces(), self._read_listed()
         state = self._state_of(pieces, listed)
         if self._sources.exists() and self._series_state() == state:
+            self._todo.unlink(missing_ok=True)
             return self.series()
         rows = Rows.load(pieces)
         stands = standing(rows, listed)
         if stands.n_unread:
             raise RuntimeError(f"index: {stands.n_unread} files that were listed have not been read; read all batches")
+        if rows.n_pieces_of_volume(stands.keep) > _MAX_BATCHES_OF_SERIES:
+            self._keep(pieces, rows, stands.keep)
+            pieces = self._gather(self._pieces(), int(stands.keep.sum()))
+            rows = Rows.load(pieces)
+            stands = standing(rows, listed)
         table = series_of(pieces, rows, stands, self._key)
         self._keep(pieces, rows, stands.keep)
-        state = self._state_of(self._pieces(), listed)
-        self._write_series(table, state)
+        self._write_series(table, self._state_of(self._pieces(), listed))
+        self._todo.unlink(missing_ok=True)  # it names files, those of forgotten patients too
         return table
 
     def preview(self, sources: Sequence[str], rescan: bool = False) -> SeriesTable:
@@ -233,6 +245,11 @@ class HeaderIndex:
         names = sorted(path.name for path in self._headers.glob("*.parquet"))
         return [Piece(name, self._headers / name) for name in names]
 
+    def _next_run(self, pieces: Sequence[Piece]) -> str:
+        """How the names of batches begin: greater than those there are, and no other run's."""
+        generation = 1 + max((int(piece.name.partition("-")[0]) for piece in pieces), default=0)
+        return f"{generation:06}-{secrets.token_hex(4)}"
+
     def _keep(self, pieces: Sequence[Piece], rows: Rows, keep: NDArray) -> None:
         for index, piece in enumerate(pieces):
             chosen = keep[rows.piece == index]
@@ -241,6 +258,36 @@ class HeaderIndex:
             elif not chosen.all():
                 table = piece.read().filter(pa.array(chosen))
                 self._put(self._headers / piece.name, table, row_group_size=_ROWS_AT_ONCE)
+
+    def _gather(self, pieces: Sequence[Piece], n_rows: int) -> list[Piece]:
+        """Bring the rows of each series together, where the names of files tell nothing of their series.
+
+        Whoever is killed in between leaves rows twice, of which the later ones count.
+        """
+        volumes = pc.unique(pa.concat_tables([piece.read(["volume_id"]) for piece in pieces])["volume_id"]).drop_null()
+        n_parts = min(max(1, n_rows // _GATHERED_ROWS), _MAX_PARTS)
+        bounds = volumes.sort().to_numpy(False)[np.arange(1, n_parts) * len(volumes) // n_parts]
+        run = self._next_run(pieces)
+        with tempfile.TemporaryDirectory(dir=self._folder, suffix=".aside") as folder:
+            parts = [Path(folder, f"{part:06}") for part in range(n_parts)]
+            with ExitStack() as opened:
+                writers = [opened.enter_context(pa.ipc.new_stream(path, ROWS)) for path in parts]
+                for piece in pieces:
+                    table = piece.read()
+                    names = table["volume_id"].fill_null("").to_numpy()
+                    part_of = np.searchsorted(bounds, names, "right")
+                    # What is no image goes anywhere.
+                    part_of = np.where(names == "", table["file"].to_numpy() % n_parts, part_of)
+                    for part in np.unique(part_of):
+                        writers[part].write_table(table.filter(pa.array(part_of == part)))
+            for path in parts:
+                with pa.ipc.open_stream(path.read_bytes()) as rows:
+                    table = rows.read_all().sort_by([("volume_id", "ascending"), ("identity", "ascending")])
+                self._put(self._headers / f"{run}-{path.name}.parquet", table, row_group_size=_ROWS_AT_ONCE)
+                pa.default_memory_pool().release_unused()
+        for piece in pieces:
+            (self._headers / piece.name).unlink()
+        return self._pieces()
 
     def _purge(self) -> None:
         """Take every trace of what is forgotten out of the index; done again if it was stopped on its way."""
@@ -251,7 +298,7 @@ class HeaderIndex:
         for piece in self._pieces():
             table = piece.read()
             meant = self._is_forgotten(table, digests)
-            if any(meant):
+            if pc.any(meant).as_py():
                 gone = {
                     (row["file"], row["stamp"]) for row in table.filter(meant).select(["file", "stamp"]).to_pylist()
                 }
@@ -315,14 +362,18 @@ class HeaderIndex:
 
     def _make_folders(self) -> None:
         for folder in (self._folder.parent, self._folder, self._headers):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
+        # Left by somebody who was killed.
+        for folder in self._folder.glob("*.aside/"):
+            shutil.rmtree(folder, ignore_errors=True)
         for left in (*self._folder.rglob("*.aside"), *self._folder.parent.glob("sources.parquet.*.aside")):
-            left.unlink(missing_ok=True)  # by somebody who was killed
+            left.unlink(missing_ok=True)
 
     def _put(self, path: Path, table: pa.Table, **options: int) -> None:
         with self._aside(path) as file:
-            pq.write_table(table, file, compression="zstd", **options)
+            # Most columns hold another value in each row: a dictionary of them would cost the driver 60 MB.
+            pq.write_table(table, file, compression="zstd", use_dictionary=False, **options)
 
     @contextmanager
     def _aside(self, path: Path) -> Iterator[IO[bytes]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import sys
@@ -21,7 +20,7 @@ from pydicom.tag import BaseTag
 
 from popclust.errors import InputError
 from popclust.imaging.listing import Listing
-from popclust.imaging.places import open_image
+from popclust.imaging.places import is_of_the_place, open_image
 from popclust.imaging.volume import Vector
 
 # Vendors' headers break the rules of value representations daily; a warning per element helps nobody.
@@ -173,12 +172,9 @@ def scan_file(path: str, identity: str) -> list[FileHeader]:
     try:
         with open_image(path) as file:
             dataset = _read_header(file)
-    except OSError as error:
-        # Seeking to nowhere is what corrupt lengths lead to; all else is the disk's or the network's.
-        problem = "unreadable_header" if error.errno == errno.EINVAL else "unreadable_file"
+    except Exception as error:  # noqa: BLE001 - corrupt bytes make pydicom raise nearly anything, and one file must not end the run
+        problem = "unreadable_file" if is_of_the_place(error) else "unreadable_header"
         return [FileHeader(path, identity, "none", problem)]
-    except Exception:  # noqa: BLE001 - corrupt bytes make pydicom raise nearly anything, and one file must not end the run
-        return [FileHeader(path, identity, "none", "unreadable_header")]
     if dataset is None:
         return [FileHeader(path, identity, "none", "not_an_image")]
     try:

@@ -8,7 +8,7 @@ import posixpath
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
 import fsspec
@@ -84,7 +84,7 @@ class Listing:
     """Folders below a source that cannot be listed."""
 
     def __post_init__(self) -> None:
-        found = [_source(os.fspath(one)) for one in self.sources]
+        found = [self._with_known_root(_source(os.fspath(one))) for one in self.sources]
         if not found:
             raise InputError("sources: none given; name the folders with the CT series in [ingest] sources")
         known = list(self.names)
@@ -95,6 +95,13 @@ class Listing:
         self._walked: set[str] = set()
         self._taken: set[str] = set()
         self._is_empty = True
+
+    def _with_known_root(self, source: Source) -> Source:
+        """A source that is missing may have been a single file: its folder keeps its name meanwhile."""
+        folder = posixpath.dirname(source.place)
+        if source.absence and source.root not in self.names and folder in self.names:
+            return replace(source, root=folder)
+        return source
 
     def __iter__(self) -> Iterator[Found]:
         for source in self._sources:
@@ -219,7 +226,7 @@ class Listing:
                     path = _url(scheme, info["name"])
                     if info["type"] == "file" and name and not _is_skipped(name) and path not in self._taken:
                         yield self._found(source, path, stamp_of_info(info))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
             self.absent[source.place] = _why(error)
 
 
@@ -248,7 +255,7 @@ def _source_at_url(written: str) -> Source:
         fs.invalidate_cache()  # what this process listed an hour ago is not what is there
         if fs.info(stripped)["type"] == "file":
             return Source(written, place, posixpath.dirname(place), is_file=True)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - as above
         return Source(written, place, place, is_file=False, absence=_why(error))
     return Source(written, place, place, is_file=False)
 
@@ -295,7 +302,7 @@ def _url(scheme: str, name: str) -> str:
     return f"{scheme}://{name.removeprefix(f'{scheme}://')}"
 
 
-def _why(error: OSError) -> str:
+def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file or folder"
-    return f"cannot be read ({error.strerror or type(error).__name__})"
+    return f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"

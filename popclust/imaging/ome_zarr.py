@@ -5,7 +5,6 @@ The specification: https://ngff.openmicroscopy.org/0.5/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ VERSION = "0.5"
 _CHUNK = 64
 
 
-def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | None = None) -> None:
+def write_ome_zarr(store: Any, volume: Volume) -> None:
     """Write a volume; what the store held before is replaced.
 
     The whole volume is one shard, so one writer owns it, and a reader still fetches single chunks of 64^3 voxels. Equal
-    volumes and attributes give equal bytes.
+    volumes give equal bytes.
 
     Parameters
     ----------
@@ -31,8 +30,6 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
         Whatever `zarr.open_group` takes.
     volume : Volume
         int16 HU, or a bool mask.
-    attributes : mapping, optional
-        JSON values stored beside the OME metadata, under `popclust`.
 
     Raises
     ------
@@ -41,12 +38,8 @@ def write_ome_zarr(store: Any, volume: Volume, attributes: Mapping[str, Any] | N
     """
     if volume.voxels.dtype not in (np.dtype(np.int16), np.dtype(bool)):
         raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.voxels.dtype}")
-    group = zarr.create_group(
-        _opened(store),
-        zarr_format=3,
-        overwrite=True,
-        attributes={"ome": _multiscales(volume), "popclust": dict(sorted((attributes or {}).items()))},
-    )
+    attributes = {"ome": _multiscales(volume)}
+    group = zarr.create_group(_opened(store), zarr_format=3, overwrite=True, attributes=attributes)
     is_ct = volume.voxels.dtype == np.int16
     array = group.create_array(
         "0",
@@ -89,12 +82,6 @@ def read_ome_zarr(store: Any) -> Volume:
     if not isinstance(array, zarr.Array):
         raise ValueError("store: the image's first resolution is missing")
     return Volume(np.asarray(array[...]), _vector(spacing), _vector(origin))
-
-
-def read_attributes(store: Any) -> dict[str, Any]:
-    """The attributes that `write_ome_zarr` stored beside the volume."""
-    attributes: Any = zarr.open_group(_opened(store), mode="r").attrs.get("popclust", {})
-    return dict(attributes)
 
 
 def _opened(store: Any) -> Any:

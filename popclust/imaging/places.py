@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import posixpath
@@ -18,12 +19,11 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from popclust.errors import VolumeError
-
 HEADER_SUFFIXES = (".mhd", ".mha", ".nhdr", ".nrrd")
 """Volume files that may name others which hold their voxels."""
 
 _BLOCK_BYTES = 2**16
+_BUFFER_BYTES = 2**13
 _MAX_HEADER_BYTES = 2**24
 _MAX_COMPANIONS = 100_000
 _META_FILE = re.compile(r"^\s*ElementDataFile\s*=[ \t]*(.*?)\s*$", re.MULTILINE)
@@ -49,18 +49,65 @@ class _Unnamed(io.BufferedReader):
     name = "an image"
 
 
+class _Remote(io.RawIOBase):
+    """A file at a URL; whatever goes wrong on the way is an OSError, as it is with a disk."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        with _as_os_error():
+            fs, remote = fsspec.core.url_to_fs(path)
+            self._file = fs.open(remote, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _as_os_error():
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no such file") from None
+    except PermissionError:
+        raise PermissionError(errno.EACCES, "the file may not be read") from None
+    except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        raise OSError(getattr(error, "errno", None) or errno.EIO, type(error).__name__) from None
+
+
+def is_of_the_place(error: Exception) -> bool:
+    """Whether an error in reading is the disk's or the network's, and may pass; else it is the content's."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
 def open_image(path: str) -> BinaryIO:
-    """Open a file of a source for reading; of one at a URL only the blocks that are read are fetched.
+    """Open a file of a source for reading; of one at a URL only what is read is fetched.
 
     Raises
     ------
     OSError
         It is missing, or cannot be read.
     """
-    if not is_url(path):
-        return cast(BinaryIO, _Unnamed(io.FileIO(local_path(path))))
-    fs, remote = fsspec.core.url_to_fs(path)
-    return cast(BinaryIO, fs.open(remote, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"))
+    return cast(BinaryIO, _Unnamed(_Remote(path) if is_url(path) else io.FileIO(local_path(path)), _BUFFER_BYTES))
 
 
 @contextmanager
@@ -79,12 +126,11 @@ def local_copy(path: str) -> Iterator[str]:
 
     Raises
     ------
-    VolumeError
-        `unreadable_file`: there is no such file, or it may not be read.
     OSError
-        It cannot be fetched now.
+        It is missing, or cannot be fetched now.
     """
     if not is_url(path):
+        Path(local_path(path)).stat()
         yield local_path(path)
         return
     # The copy bears another name, since libraries print names; the folders above let it name files above its own.
@@ -92,10 +138,7 @@ def local_copy(path: str) -> Iterator[str]:
         folder = Path(top, "1", "2", "3", "4")
         folder.mkdir(parents=True)
         copy = folder / f"volume{_suffix_of(path)}"
-        try:
-            _fetch(path, copy)
-        except (FileNotFoundError, PermissionError) as error:
-            raise VolumeError("unreadable_file", f"the file cannot be opened ({type(error).__name__})") from None
+        _fetch(path, copy)
         for name in companion_names(str(copy)):
             target = Path(posixpath.normpath(posixpath.join(folder.as_posix(), name)))
             if target.is_relative_to(top) and target != copy:

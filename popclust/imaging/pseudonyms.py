@@ -29,32 +29,6 @@ _KEY_BYTES = 32
 _MAX_SHIFT_DAYS = 365
 
 
-def load_or_create_key(path: str | os.PathLike[str], may_create: bool = True) -> bytes:
-    """Read the secret key, or make one for the owner's eyes alone if the file does not exist.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        File with 64 hexadecimal digits.
-    may_create : bool
-        Whether there is nothing yet that was named with a key: a missing one is then made, else refused.
-
-    Returns
-    -------
-    bytes
-        The 32 bytes of the key.
-
-    Raises
-    ------
-    InputError
-        If the file can be read by group or others, does not hold a key, or is missing and may not be made.
-    """
-    # Whether it exists is asked of the file system by creating it: of two that start at once, one makes the key.
-    if not may_create:
-        return load_key(path)
-    return _create(Path(path)) or load_key(path)
-
-
 def create_key(path: str | os.PathLike[str]) -> bytes:
     """Make a new secret key for the owner's eyes alone.
 
@@ -63,9 +37,18 @@ def create_key(path: str | os.PathLike[str]) -> bytes:
     InputError
         If there is a file already, or none can be written.
     """
-    key = _create(Path(path))
-    if key is None:
-        raise InputError(f"key_file {path}: exists already; a new key would give every volume and patient another name")
+    try:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise InputError(
+            f"key_file {path}: exists already; a new key would give every volume and patient another name"
+        ) from None
+    except OSError as error:
+        raise InputError(f"key_file {path}: cannot be created ({error.strerror}); name a place you may write") from None
+    key = secrets.token_bytes(_KEY_BYTES)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key.hex() + "\n")
     return key
 
 
@@ -112,21 +95,6 @@ def load_key(path: str | os.PathLike[str]) -> bytes:
             f"key_file {path}: must hold {2 * _KEY_BYTES} hexadecimal digits; bring back the key that you keep, or "
             "move the file away for a new one"
         )
-    return key
-
-
-def _create(path: Path) -> bytes | None:
-    """A new key, or None where there is one."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return None
-    except OSError as error:
-        raise InputError(f"key_file {path}: cannot be created ({error.strerror}); name a place you may write") from None
-    key = secrets.token_bytes(_KEY_BYTES)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.hex() + "\n")
     return key
 
 

@@ -94,7 +94,7 @@ class Piece:
         """Some columns of the rows."""
         if isinstance(self.held, Path):
             with pq.ParquetFile(self.held) as file:
-                return file.read(columns=columns)
+                return file.read(columns=columns, use_threads=False)
         return self.held.select(columns) if columns else self.held
 
     def rows_of(self, volume_id: str) -> pa.Table:
@@ -102,7 +102,7 @@ class Piece:
         if not isinstance(self.held, Path):
             return self.held.filter(pc.equal(self.held["volume_id"], volume_id))
         with pq.ParquetFile(self.held) as file:
-            table = file.read_row_groups(row_groups_with(file, volume_id))
+            table = file.read_row_groups(row_groups_with(file, volume_id), use_threads=False)
         return table.filter(pc.equal(table["volume_id"], volume_id))
 
 
@@ -170,6 +170,12 @@ class Rows:
         result = np.zeros(len(self.file), dtype=bool)
         result[order[pieces == newest]] = True
         return result
+
+    def n_pieces_of_volume(self, among: NDArray[np.bool_]) -> float:
+        """In how many pieces the rows of one volume lie, on average."""
+        chosen = among & (self.volume >= 0)
+        pairs = np.unique(self.volume[chosen].astype(np.int64) << 32 | self.piece[chosen])
+        return len(pairs) / max(1, len(np.unique(pairs >> 32)))
 
 
 @dataclass(frozen=True)
@@ -245,11 +251,13 @@ def series_of(pieces: Sequence[Piece], rows: Rows, stands: Standing, key: bytes)
         table = table.filter(pa.array(counts))
         prints.append(np.stack([table["print_high"].to_numpy(), table["print_low"].to_numpy()], axis=1))
         firsts.append(table.select(_FIRST).filter(pa.array(_is_first(rows.volume[part][counts]))))
+        if sum(map(len, firsts)) > 2 * len(rows.volume_ids) + 1_000:  # files of series that are scattered
+            firsts = [_first_of_each(firsts)]
+            pa.default_memory_pool().release_unused()
     chosen = stands.keep & (rows.volume >= 0)
     if not chosen.any():
         return SeriesTable(SERIES.empty_table())
-    first = pa.concat_tables(firsts).sort_by([(name, "ascending") for name in ("volume_id", "identity", "path")])
-    first = first.filter(pa.array(_is_first(first["volume_id"].to_numpy(zero_copy_only=False))))
+    first = _first_of_each(firsts)
     names = [piece.name for piece in pieces]
     return _table(first, rows.volume[chosen], rows.piece[chosen], np.concatenate(prints), stands.is_missing, names, key)
 
@@ -285,6 +293,12 @@ def _table(
         "batches": [[names[index] for index in np.unique(piece[part])] for part in parts],
     }
     return SeriesTable(pa.table(columns, schema=SERIES))
+
+
+def _first_of_each(tables: Sequence[pa.Table]) -> pa.Table:
+    """The first row of each volume by its identity."""
+    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("volume_id", "identity", "path")])
+    return table.filter(pa.array(_is_first(table["volume_id"].to_numpy()))).combine_chunks()
 
 
 def _is_first(values: NDArray) -> NDArray[np.bool_]:

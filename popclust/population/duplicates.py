@@ -1,41 +1,41 @@
 """The same person under two pseudonyms: volumes whose keypoints agree as only one body's do.
 
-Two volumes of one person share descriptors that are closer to each other than to anybody else's, and one rigid map
-takes most of them onto each other. An approximate nearest-neighbour index over the population proposes pairs from the
-first property, in time that grows nearly linearly with the population; the second one confirms them.
+Bodies differ in where things lie, not in what lies there: a bent body has the same descriptors elsewhere. So what
+counts is how many keypoints one rigid map takes onto each other, frames included. Whether two volumes show one person
+depends on these two alone: a population that grows compares only what is new, and finds what a search over all would.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.volume import Volume
-from popclust.normalization.keypoint_alignment import fit_rigid, match_keypoints
+from popclust.normalization.keypoint_alignment import Matches, fit_rigid, match_keypoints, squared_distances
 from popclust.settings import SiftSettings
 
 IDENTIFYING = SiftSettings(spacing_mm=3.0, max_locations=200)
 """Coarse and few: enough to know a person again, and small to keep for every volume."""
 N_STRONGEST = 300
-"""Rows that each volume brings to the index."""
-_BATCH_ROWS = 100_000
-"""Descriptors that are floating point at one time."""
-EXACT_LIMIT = 20_000
-"""Descriptors up to which every one is compared with every other."""
-N_PROBES = 16
-"""Cells of the index that a query looks into."""
-MAX_RATIO = 0.8
-"""A vote: the nearest descriptor of another volume is this much nearer than the nearest of any third one."""
-MIN_VOTES = 8
-"""Votes that a pair needs to be looked at."""
-TOLERANCE_MM = 8.0
-"""How far a keypoint may lie from where the rigid map takes it; breathing moves the lung by more, the spine less."""
+"""Rows of each volume that are compared with every other's."""
+MAX_RATIO = 0.9
+"""A clear match: nothing elsewhere in the other volume comes nearer than the match's distance over this, either way."""
+VOTE_TURN_DEG, VOTE_SHIFT_MM = 20.0, 20.0
+"""Clear matches vote together if the map that one's frames propose turns and moves the other by all but this."""
+MIN_VOTES = 12
+"""Votes that a pair needs to be looked at: no two real people had more than 11, one person no fewer than 15."""
+TOLERANCE_MM, TOLERANCE_DEG = 6.0, 10.0
+"""How far a keypoint and its frame may be from where the rigid map takes them. Breathing moves the lung by more, the
+spine and the ribs less."""
+MIN_INLIERS = 16
+"""Locations that must agree on one rigid map: two people reached 14, one person had 17 (docs/sift3d.md)."""
+BLOCK = 500
+"""New volumes that are held in memory (60 KB each) while the others pass by."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,24 @@ class DuplicatePair:
 
     volume_a: str
     volume_b: str
+    """The later one by name."""
     n_votes: int
-    """Descriptors that are each other's by far, from the index."""
+    """Locations of clear matches among the strongest whose frames propose one map, roughly."""
     n_matches: int
     """Locations with a mutual nearest descriptor."""
     n_inliers: int
-    """Of these, the locations that one rigid map takes onto each other."""
+    """Of these, the locations that one rigid map takes onto each other, frames included."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A volume's keypoints as long as it is compared."""
+
+    name: str
+    every: Keypoints
+    strongest: Keypoints
+    location: NDArray[np.int64]
+    """(n,) number of each of the strongest rows' location."""
 
 
 def identifying_keypoints(volume: Volume) -> Keypoints:
@@ -57,90 +69,107 @@ def identifying_keypoints(volume: Volume) -> Keypoints:
     return detect_keypoints(volume, IDENTIFYING)
 
 
-def find_duplicates(
-    keypoints: Mapping[str, Keypoints], *, min_inliers: int = 20, min_share: float = 0.25, seed: int = 0
-) -> list[DuplicatePair]:
-    """Pairs of volumes of one person among a population.
+def find_duplicates(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> list[DuplicatePair]:
+    """Pairs of volumes of one person, among new volumes and between new and known ones.
+
+    Each pair is judged by itself, so batches in any order give together the pairs of one search over all. A pair takes
+    about 1 ms on one core (a new volume against 8,000 known ones: 11 s, beside their reading, once per `BLOCK` new
+    ones) and 0.1 s more where it is looked at closely. Memory does not grow with either mapping.
 
     Parameters
     ----------
-    keypoints : mapping of str to Keypoints
-        volume_id -> its keypoints from `identifying_keypoints`, the strongest first; a mapping that reads them when
-        asked keeps only the descriptors of the index in memory.
-    min_inliers : int
-        Locations that must agree on one rigid map. Different people reach about half of it.
-    min_share : float
-        The same as a share of the matched locations.
-    seed : int
-        Seed of the index's cells and of the fits.
+    new : mapping of str to Keypoints
+        volume_id -> its keypoints from `identifying_keypoints`, the strongest first; it may read them when asked.
+    known : mapping of str to Keypoints
+        The same of volumes that are not compared with each other; those that are in `new` too are left out.
 
     Returns
     -------
     list of DuplicatePair
-        The surest first. Two reconstructions of one acquisition are such a pair too.
+        Sorted by their names. Two reconstructions of one acquisition are such a pair too.
     """
-    names = sorted(keypoints)
-    votes = _votes([keypoints[n].descriptor[:N_STRONGEST] for n in names], seed)
     pairs = []
-    for (i, j), count in sorted(votes.items()):
-        if count >= MIN_VOTES:
-            a, b = keypoints[names[i]], keypoints[names[j]]
-            matches = match_keypoints(a, b)
-            if len(np.unique(a.position_mm[matches.fixed], axis=0)) < min_inliers:
-                continue
-            fit = fit_rigid(a, b, matches, seed, tolerance_mm=TOLERANCE_MM)
-            if fit.n_inliers >= max(min_inliers, min_share * fit.n_matches):
-                pairs.append(DuplicatePair(names[i], names[j], count, fit.n_matches, fit.n_inliers))
-    return sorted(pairs, key=lambda p: (-p.n_inliers, p.volume_a, p.volume_b))
+    for one, other in _to_compare(new, known):
+        a, b = (one, other) if one.name < other.name else (other, one)
+        n_votes = _votes(a, b)
+        if n_votes >= MIN_VOTES:
+            pair = _looked_at(a, b, n_votes)
+            if pair.n_inliers >= MIN_INLIERS:
+                pairs.append(pair)
+    return sorted(pairs, key=lambda p: (p.volume_a, p.volume_b))
 
 
-def _votes(descriptors: Sequence[NDArray[np.uint8]], seed: int) -> Counter[tuple[int, int]]:
-    """For each pair of volumes the rows of either whose nearest neighbour elsewhere lies in the other, by far."""
-    votes: Counter[tuple[int, int]] = Counter()
-    if len(descriptors) < 2:
-        return votes
-    owner = np.repeat(np.arange(len(descriptors)), [len(d) for d in descriptors])
-    rows = np.concatenate(descriptors)
-    if not len(rows):
-        return votes
-    index = _index(rows, seed)
-    for start in range(0, len(rows), _BATCH_ROWS):
-        batch = rows[start : start + _BATCH_ROWS].astype(np.float32)
-        # Enough neighbours that the row's own volume, with several frames per location, rarely fills the list.
-        distance, neighbour = index.search(batch, min(len(rows), 16))
-        for i in range(len(batch)):
-            found = neighbour[i] >= 0
-            other = _vote(int(owner[start + i]), owner[neighbour[i][found]], distance[i][found])
-            if other is not None:
-                a, b = sorted((int(owner[start + i]), other))
-                votes[a, b] += 1
-    return votes
+def _to_compare(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> Iterator[tuple[_Held, _Held]]:
+    """Every pair once; what lies outside the block of new volumes is read once per block."""
+    names, others = sorted(new), sorted(set(known).difference(new))
+    for start in range(0, len(names), BLOCK):
+        block = [_hold(name, new[name]) for name in names[start : start + BLOCK]]
+        yield from combinations(block, 2)
+        for source, rest in ((new, names[start + BLOCK :]), (known, others)):
+            for name in rest:
+                passing = _hold(name, source[name])
+                for one in block:
+                    yield one, passing
 
 
-def _vote(own: int, whose: NDArray[np.int64], squared: NDArray[np.float32]) -> int | None:
-    """The volume for which a descriptor votes, given the owners of its neighbours and their squared distances."""
-    elsewhere = np.flatnonzero(whose != own)
-    if not len(elsewhere):
-        return None
-    best = elsewhere[0]
-    third = elsewhere[whose[elsewhere] != whose[best]]
-    # Without a third volume in the list the last neighbour bounds how near one can be.
-    rival = squared[third[0]] if len(third) else squared[-1]
-    return int(whose[best]) if squared[best] <= MAX_RATIO**2 * rival else None
+def _hold(name: str, keypoints: Keypoints) -> _Held:
+    strongest = keypoints.take(np.arange(min(N_STRONGEST, len(keypoints))))
+    place = np.column_stack([strongest.position_mm, strongest.scale_mm])
+    return _Held(name, keypoints, strongest, np.unique(place, axis=0, return_inverse=True)[1].ravel())
 
 
-def _index(rows: NDArray[np.uint8], seed: int) -> faiss.Index:
-    """Exact for small populations; beyond, inverted lists that hold each descriptor in its 64 bytes."""
-    exact = faiss.IndexFlatL2(rows.shape[1])
-    if len(rows) <= EXACT_LIMIT:
-        exact.add(rows.astype(np.float32))
-        return exact
-    n_cells = 2 ** int(np.log2(4 * np.sqrt(len(rows))))
-    kind = faiss.ScalarQuantizer.QT_8bit_direct
-    index = faiss.IndexIVFScalarQuantizer(exact, rows.shape[1], n_cells, kind, faiss.METRIC_L2)
-    index.cp.seed, index.nprobe = seed, N_PROBES
-    chosen = np.random.default_rng(seed).permutation(len(rows))[: 40 * n_cells]
-    index.train(rows[np.sort(chosen)].astype(np.float32))
-    for start in range(0, len(rows), _BATCH_ROWS):
-        index.add(rows[start : start + _BATCH_ROWS].astype(np.float32))
-    return index
+def _votes(a: _Held, b: _Held) -> int:
+    """Locations of `a` whose clear matches agree on where one of them, by its frames, takes the body."""
+    matches = _clear_matches(a, b)
+    if len(matches) < MIN_VOTES:
+        return 0
+    from_mm, to_mm = a.strongest.position_mm[matches.fixed], b.strongest.position_mm[matches.moving]
+    turn = np.swapaxes(b.strongest.frame[matches.moving], 1, 2) @ a.strongest.frame[matches.fixed]
+    flat = turn.reshape(len(turn), 9)
+    alike = _is_turn_below(flat @ flat.T, VOTE_TURN_DEG)
+    moved = (from_mm[None] - from_mm[:, None]) @ np.swapaxes(turn, 1, 2) + to_mm[:, None]
+    alike &= ((moved - to_mm[None]) ** 2).sum(axis=2) < VOTE_SHIFT_MM**2
+    location = a.location[matches.fixed]
+    order = np.argsort(location, kind="stable")
+    first = np.flatnonzero(np.diff(location[order], prepend=-1))
+    return int(np.logical_or.reduceat(alike[:, order], first, axis=1).sum(axis=1).max())
+
+
+def _clear_matches(a: _Held, b: _Held) -> Matches:
+    """Mutual nearest neighbours that no row of the same sign at another location rivals."""
+    matches = match_keypoints(a.strongest, b.strongest)
+    limit = (MAX_RATIO * _nearest_rival(a, matches.fixed, b, matches.moving)).clip(
+        max=MAX_RATIO * _nearest_rival(b, matches.moving, a, matches.fixed)
+    )
+    clear = matches.distance <= limit
+    return Matches(matches.fixed[clear], matches.moving[clear], matches.distance[clear])
+
+
+def _nearest_rival(
+    own: _Held, rows: NDArray[np.int64], other: _Held, matched: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(row,) distance of `own`'s rows to the nearest of the other's of their sign, not at the match's location."""
+    squared = squared_distances(own.strongest.descriptor[rows], other.strongest.descriptor)
+    no_rival = other.location[matched][:, None] == other.location[None]
+    no_rival |= own.strongest.contrast[rows][:, None] != other.strongest.contrast[None]
+    squared[no_rival] = np.inf
+    return np.sqrt(squared.min(axis=1, initial=np.inf))
+
+
+def _looked_at(a: _Held, b: _Held, n_votes: int) -> DuplicatePair:
+    """How many locations one rigid map takes onto each other, frames included."""
+    matches = match_keypoints(a.every, b.every)
+    n_matches = len(np.unique(a.every.position_mm[matches.fixed], axis=0))
+    if n_matches < MIN_INLIERS:
+        return DuplicatePair(a.name, b.name, n_votes, n_matches, 0)
+    fit = fit_rigid(a.every, b.every, matches, tolerance_mm=TOLERANCE_MM)
+    frames_a, frames_b = a.every.frame[matches.fixed], b.every.frame[matches.moving]
+    trace = np.einsum("nki,ij,nkj->n", frames_b, fit.rotation, frames_a, optimize=True)
+    agrees = fit.inlier & _is_turn_below(trace, TOLERANCE_DEG)
+    n_inliers = len(np.unique(a.every.position_mm[matches.fixed[agrees]], axis=0))
+    return DuplicatePair(a.name, b.name, n_votes, fit.n_matches, n_inliers)
+
+
+def _is_turn_below(trace: NDArray[np.floating], degrees: float) -> NDArray[np.bool_]:
+    """Whether rotations with these traces turn by less."""
+    return trace > 1 + 2 * np.cos(np.deg2rad(degrees))

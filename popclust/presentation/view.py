@@ -65,12 +65,13 @@ class StudyView:
 def read_view(study: Study) -> StudyView:
     """Read what is there; a table that is not made yet is empty."""
     record = study.record("associate") if study.done("associate") else {}
+    has_tests = record.get("Q") is not None
     return StudyView(
         study=study,
         cohort=read_or_empty(study, "cohort"),
         quality=read_or_empty(study, "quality"),
-        associations=read_or_empty(study, "associations"),
-        criterion=read_or_empty(study, "criterion"),
+        associations=read_or_empty(study, "associations") if has_tests else schema.empty_table("associations"),
+        criterion=read_or_empty(study, "criterion") if has_tests else schema.empty_table("criterion"),
         reports=read_or_empty(study, "reports"),
         quarantine=read_or_empty(study, "quarantine"),
         duplicates=read_or_empty(study, "duplicates"),

@@ -8,11 +8,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TUBE_COLUMNS = 8
-"""Columns of a tube: start z, y, x, end z, y, x in mm, radius at start and end in mm."""
-SPHERE_COLUMNS = 4
-"""Columns of a sphere: centre z, y, x, radius in mm."""
-
 _REACH = 2.5
 """Blur widths beyond the edge of a shape at which its trace is neglected."""
 
@@ -98,7 +93,7 @@ def paint_tubes(
     hu : ndarray
         (z, y, x) float32.
     tubes : ndarray
-        (n, 8) in mm, see `TUBE_COLUMNS`.
+        (n, 8) start z, y, x, end z, y, x, radius at start and end, in mm.
     value_hu : float
         What the inside of a wide tube has.
     brighter : bool

@@ -15,7 +15,7 @@ from popclust.dataflow.stage import Stage, Work
 from popclust.errors import InputError
 from popclust.evaluation.associations import AssociationResult, associate_counted
 from popclust.evaluation.confounders import confounder_variables
-from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
+from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population, minimum_count
 from popclust.evaluation.permutation import null_criterion
 from popclust.evaluation.validity import examine
 from popclust.parts import Made
@@ -61,6 +61,7 @@ def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, 
     reported = result.reported
     return {
         **_report(study, reported),
+        "min_term_count": minimum_count(study.settings.associate, population.n_units),
         "Q": int(result.criterion.loc[reported.rows(result.criterion), "Q"].iloc[0]),
         "n_units": population.n_units,
         "n_tested_terms": len(population.term_id),

@@ -30,12 +30,10 @@ def compare(study: Study, volume_ids: Sequence[str]) -> dict[str, Made]:
     others = cohort.loc[cohort["included"], "volume_id"]
     known = sorted(v for v in set(others) - set(new) if v in finished or v < new[-1])
     with threadpool_limits(1):
-        pairs = find_duplicates(_StoredKeypoints(study, tuple(sorted([*new, *known]))))  # TEMP
+        pairs = find_duplicates(_StoredKeypoints(study, tuple(new)), _StoredKeypoints(study, tuple(known)))
     contents = {v: d.output for v, d in study.markers("ingest").done.items()}
     found: dict[str, list[Any]] = {v: [] for v in new}
     for pair in pairs:
-        if not {pair.volume_a, pair.volume_b} & set(new):
-            continue
         of = pair.volume_a if pair.volume_a in found else pair.volume_b
         found[of].append({**asdict(pair), "contents": [contents.get(pair.volume_a), contents.get(pair.volume_b)]})
     return {v: Made({"pairs": found[v]}) for v in new}
@@ -73,6 +71,9 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
     study: Study
     volume_ids: tuple[str, ...]
 
+    def __contains__(self, volume_id: object) -> bool:
+        return volume_id in self.volume_ids
+
     def __getitem__(self, volume_id: str) -> Keypoints:
         name = f"volumes/{volume_id}.keypoints.zarr"
         try:
@@ -89,7 +90,7 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
 
 STAGE = Stage(
     name="duplicates",
-    version=1,
+    version=3,
     title="look for one person twice",
     reads=("ingest",),
     needs=lambda known: {v: [content] for v, content in known.passing("ingest").items()},

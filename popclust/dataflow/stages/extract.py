@@ -45,7 +45,10 @@ def extract(study: Study, volume_id: str) -> Made:
     }
     group = study.open_group("features", f"{volume_id}.zarr", mode="w")
     attrs = {"haralick_features": list(texture.feature_names), "volume_id": volume_id}
-    schema.write_group(group, "features", {**features, **training_rows(study, volume_id, features, is_micro)}, attrs)
+    rows = training_rows(study, volume_id, features, is_micro)
+    # in small chunks: the vocabularies' rows are packed a slab of every volume at a time
+    chunks = {name: (min(256, max(1, len(values))), values.shape[1]) for name, values in rows.items()}
+    schema.write_group(group, "features", {**features, **rows}, attrs, chunks=chunks)
     n_micro = int(is_micro.sum())
     return Made({"n_haralick": len(texture.features), "n_micro_sift": n_micro, "n_macro_sift": len(is_micro) - n_micro})
 
@@ -77,7 +80,7 @@ def rows_of_vocabularies(
 
 STAGE = Stage(
     name="extract",
-    version=1,
+    version=2,
     title="sample texture and shape",
     sections=("haralick", "sift", "extract"),
     reads=("ingest", "normalize"),

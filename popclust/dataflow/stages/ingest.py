@@ -16,11 +16,11 @@ import pandas as pd
 from popclust.dataflow.stage import Known, Stage, Work, each
 from popclust.errors import InputError
 from popclust.imaging.header_index import HeaderIndex
-from popclust.imaging.series_table import SeriesTable
 from popclust.imaging.ingest import read_series
 from popclust.imaging.ome_zarr import write_ome_zarr
 from popclust.imaging.pseudonyms import load_key
 from popclust.imaging.selection import REASONS, SeriesRecord, mark_duplicates, reasons_for_exclusion
+from popclust.imaging.series_table import SeriesTable
 from popclust.parts import Made, canonical
 from popclust.population.duplicates import identifying_keypoints
 from popclust.study import Study
@@ -72,7 +72,16 @@ def preview(known: Known) -> SeriesTable:
 
 
 def last_seen(known: Known) -> SeriesTable:
-    """The series as they were last seen, without looking at the sources."""
+    """The series as they were last seen, without looking at the sources.
+
+    Raises
+    ------
+    InputError
+        They have never been looked at.
+    """
+    url = known.study.url
+    if not known.study.n_done("ingest"):
+        raise InputError(f"{url}: stage ingest has not been run; `popclust run {url} --until ingest` does it")
     return index_of(known.study, known.key).series()
 
 
