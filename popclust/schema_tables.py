@@ -66,12 +66,16 @@ TABLES = {
         volume_id           string        -   pseudonym of the series
         template_id         string        -   chosen template
         ncc                 float64       -   correlation with the atlas inside its lungs
+        wall_ncc            float64       -   correlation of the chest wall: fat, muscle, ribs and spine
+        mediastinum_ncc     float64       -   correlation of what lies between the lungs
+        sound_ncc           float64       -   correlation in the lungs and 1 cm around, without what is not aerated
+        aerated             float64       -   share of the lungs carried over that is aerated
         lung_dice           float64       -   overlap of the lungs carried over with independent intensity-based ones
         folding             float64       -   share of lung voxels where the transform folds space
         coverage            float64       -   share of the atlas lung in the field of view
         template_spread_mm  float64       mm  disagreement of the templates after the affine step; 0 with one template
         inverse_error_mm    float64       mm  mean distance in the lungs between a point and itself sent there and back
-        start               string        -   what found where the volume lies: keypoints or search; empty: nothing did
+        start               string        -   what found where the volume lies: keypoints, search or size; empty: nothing did
         n_inliers           int64         -   keypoint locations that agree on one rigid map to the chosen template
         extent_low_mm       list[float64] mm  lowest z, y, x of the field of view in the atlas
         extent_high_mm      list[float64] mm  highest z, y, x of the same

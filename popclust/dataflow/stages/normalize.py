@@ -114,7 +114,7 @@ def _field(file: Mapping[str, NDArray], name: str) -> DisplacementField:
 
 STAGE = Stage(
     name="normalize",
-    version=5,
+    version=6,
     title="register to the atlas",
     sections=("masks", "normalize"),
     reads=("ingest", "atlas"),
