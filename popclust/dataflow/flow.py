@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from popclust import storage
+from popclust.dataflow.failure import is_disk_full, write_log
 from popclust.dataflow.lease import Lease
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.runcard import RunCard
@@ -19,7 +21,7 @@ from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.state import Due, State
 from popclust.dataflow.window import Outcome, Task, run_window
-from popclust.errors import DamagedError, InputError, SurroundingsError
+from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
@@ -255,7 +257,7 @@ class Flow:
         for outcome in run_window(
             self.client,
             self._stage.name,
-            function,
+            partial(logged, self.study, function),
             tasks,
             in_flight_per_thread=compute.in_flight_per_thread,
             attempts=compute.attempts,
@@ -301,6 +303,18 @@ class Flow:
                 f"[compute] min_free_disk_mb asks for {self.study.settings.compute.min_free_disk_mb}: "
                 "make room; nothing is lost"
             )
+
+
+def logged(study: Study, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a task's function; the traceback of what nobody foresaw goes beside the key, for its owner alone."""
+    try:
+        return function(*args)
+    except (VolumeError, InputError, SurroundingsError):
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            write_log(error, Path(study.secret_path("log")))
+        raise
 
 
 def perform(study: Study, stage_name: str, recipe: str, volume_id: str, marker: str) -> Done:

@@ -66,7 +66,7 @@ class HandedIn:
     n_read: int = 0
     """Files read by this run."""
     n_changed: int = 0
-    """Paths of which the content is another than was remembered."""
+    """Paths that are new, or whose content is another than was remembered."""
     _new: dict[str, Any] = field(default_factory=dict)
 
     def digest(self, path: str) -> str:
@@ -90,7 +90,7 @@ class HandedIn:
                 with fs.open(file, "rb") as opened:
                     while block := opened.read(_BLOCK_BYTES):
                         digest.update(block)
-            self.n_changed += known is not None and known[1] != digest.hexdigest()
+            self.n_changed += known is None or known[1] != digest.hexdigest()
             known = self._new[path] = self._known[path] = [state, digest.hexdigest()]
             self.n_read += len(files)
         return str(known[1])

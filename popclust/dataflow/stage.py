@@ -118,8 +118,8 @@ class Stage:
     """The same without looking, where another stage is run alone."""
     admitted: Callable[[Study], Iterable[str]] | None = None
     """Volumes that pass by the population's part, where that says more than each volume's own."""
-    reconsider: Callable[[Study, Iterable[str]], Mapping[str, bool]] | None = None
-    """Whether volumes would pass under the present settings, from the records that they left; for a plan."""
+    foresee_admitted: Callable[[Study, Iterable[str]], Iterable[str]] | None = None
+    """Which volumes would be admitted under the present settings, from the records that they left; for a plan."""
     say: Callable[[Mapping[str, Any], Callable[..., None]], None] | None = None
     """Says to a person what the record of the population's part tells."""
 

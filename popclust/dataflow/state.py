@@ -154,25 +154,30 @@ class State:
     def assume(self, due: Due) -> None:
         """Foresee what a stage would make of its volumes: they pass as they did, new ones do."""
         stage, done = due.stage, self.markers(due.stage).done
-        admitted = set(stage.admitted(self.study)) if stage.admitted and WHOLE in done else None
-        by_settings = [v for v, why in due.todo.items() if why.startswith("setting ") and v in done]
-        again = stage.reconsider(self.study, by_settings) if stage.reconsider and by_settings else {}
-        passing = {}
+        by_settings = {v for v, why in due.todo.items() if why.startswith("setting ") and v in done}
+        admitted = self._foresee_admitted(stage, bool(by_settings))
         finished = {v: m for v, m in due.wanted.items() if v not in due.held and v not in due.lost}
+        passing = {}
         for volume_id, marker in finished.items():
             there = done.get(volume_id)
-            if volume_id not in due.todo and there:
-                passes, output = there.passes, there.output
-            elif volume_id in by_settings and there:
-                is_kept_out = admitted is not None and there.passes and volume_id not in admitted
-                passes = again.get(volume_id, there.passes) and not is_kept_out
+            if there and (volume_id in by_settings or volume_id not in due.todo):
+                passes = there.passes if admitted is None else volume_id in admitted
                 output = there.output if there.output != there.marker else marker
             else:
                 passes, output = True, marker
-            if passes and (admitted is None or volume_id in admitted or volume_id in due.todo):
+            if passes:
                 passing[volume_id] = output
         self._finished[stage.name] = finished
         self._passing[stage.name] = passing
+
+    def _foresee_admitted(self, stage: Stage, has_new_rules: bool) -> set[str] | None:
+        """Volumes known to be in the population; None where each volume's own part says it."""
+        if stage.admitted is None or stage.foresee_admitted is None:
+            return None
+        done = self.markers(stage).done
+        if WHOLE in done and not has_new_rules:
+            return set(stage.admitted(self.study))
+        return set(stage.foresee_admitted(self.study, [v for v in done if v != WHOLE]))
 
     def assume_population(self, due: Due) -> None:
         """Foresee what a stage would make of the population."""

@@ -188,7 +188,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
     except Exception as error:  # it goes to quarantine with its place; one bad volume stops nobody
         if is_disk_full(error):
             raise SurroundingsError("the disk is full") from None
-        log.exception("unforeseen failure")
+        log.info("unforeseen failure", exc_info=True)  # it may quote private text; the log beside the key has it
         return Outcome("", error=type(error).__name__, message=f"{place_of(error)}, see the log", is_final=False)
 
 

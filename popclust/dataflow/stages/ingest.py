@@ -140,10 +140,14 @@ def admitted(study: Study) -> list[str]:
     return sorted(cohort.loc[cohort["included"], "volume_id"])
 
 
-def reconsider(study: Study, volume_ids: Iterable[str]) -> dict[str, bool]:
-    """Whether series would be included under the present rules, as far as their records tell."""
-    records = study.records("ingest", volume_ids)
-    return {v: not reasons_for_exclusion(_record_of(r), study.settings.ingest) for v, r in records.items()}
+def foresee_admitted(study: Study, volume_ids: Iterable[str]) -> list[str]:
+    """Volumes that the present rules would take into the population, as far as their records tell."""
+    rows = []
+    for record in study.records("ingest", volume_ids).values():
+        row = _record_of(record)
+        reasons = reasons_for_exclusion(row, study.settings.ingest)
+        rows.append(dataclasses.replace(row, included=not reasons, reasons=reasons))
+    return [row.volume_id for row in mark_duplicates(rows) if row.included]
 
 
 def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
@@ -190,6 +194,6 @@ STAGE = Stage(
     preview=preview,
     last_seen=last_seen,
     admitted=admitted,
-    reconsider=reconsider,
+    foresee_admitted=foresee_admitted,
     say=say,
 )

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from popclust import schema
-from popclust.dataflow.inputs import mask_of, series_of, source_of_volumes, transform_of
+from popclust.dataflow.inputs import mask_of, series_of, transform_of
 from popclust.dataflow.isolation import run_isolated
 from popclust.dataflow.stage import Known, Stage, Work, each
 from popclust.errors import InputError
@@ -31,7 +31,8 @@ def needs(known: Known) -> dict[str, list[str]]:
     is_given = study.settings.normalize.transforms == "given"
     if not is_given and not study.settings.masks.folder:
         return {v: [content, atlas] for v, content in included.items()}
-    series = source_of_volumes(study).set_index("volume_id")["series_instance_uid"]
+    table = known.series.frame()
+    series = dict(zip(table["volume_id"], table["series_instance_uid"], strict=True))
     paths = {v: transform_of(study, series[v], v) if is_given else mask_of(study, series[v]) for v in included}
     return {v: [content, atlas, known.digest(paths[v]) if paths[v] else ""] for v, content in included.items()}
 
