@@ -34,6 +34,8 @@ TABLES = {
         sex                string        -      as in the header
         acquired_on        string        -      ISO date, shifted by a secret number of days per patient
         contrast           boolean       -      contrast agent given; may be missing
+        noise_hu           float64       HU     noise in soft tissue, measured; missing where too little is seen
+        edge_mm            float64       mm     width of the skin's edge, measured; the smaller the sharper
         included           bool          -      taken into the population
         reasons            list[string]  -      codes of why not
     """,
@@ -75,7 +77,7 @@ TABLES = {
         coverage            float64       -   share of the atlas lung in the field of view
         template_spread_mm  float64       mm  disagreement of the templates after the affine step; 0 with one template
         inverse_error_mm    float64       mm  mean distance in the lungs between a point and itself sent there and back
-        start               string        -   what found where the volume lies: keypoints, search or size; empty: nothing did
+        start               string        -   what found where the volume lies: keypoints, search, size; or empty
         n_inliers           int64         -   keypoint locations that agree on one rigid map to the chosen template
         extent_low_mm       list[float64] mm  lowest z, y, x of the field of view in the atlas
         extent_high_mm      list[float64] mm  highest z, y, x of the same

@@ -333,7 +333,9 @@ class AssociateSettings:
     """Permutations of the null distribution of Q; 0 leaves it out."""
     strata: tuple[CohortColumn, ...] = ()
     """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
-    technical: tuple[Technical, ...] = ("scanner", "kernel", "slice_thickness_mm", "contrast", "coverage")
+    technical: tuple[Technical, ...] = (
+        *("scanner", "kernel", "slice_thickness_mm", "noise_hu", "edge_mm", "contrast", "coverage"),
+    )
     """Variables that an association must survive stratification by (scanner: manufacturer and model). Not ncc: disease
     itself lowers the correlation with a healthy atlas."""
     gate_fdr: Level = 0.01

@@ -82,6 +82,8 @@ Technical = Literal[
     "scanner",
     "kernel",
     "slice_thickness_mm",
+    "noise_hu",
+    "edge_mm",
     "contrast",
     "coverage",
     "ncc",

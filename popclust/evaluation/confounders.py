@@ -54,7 +54,8 @@ def confounder_variables(cohort: pd.DataFrame, quality: pd.DataFrame | None = No
     -------
     DataFrame
         Index volume_id; categories as strings (scanner, kernel, contrast, sex), measurements as floats
-        (slice_thickness_mm, age_years, acquired_on in days, coverage, ncc, lung_dice); missing is None or NaN.
+        (slice_thickness_mm, noise_hu, edge_mm, age_years, acquired_on in days, coverage, ncc, lung_dice); missing is
+        None or NaN.
     """
     cohort = cohort.set_index("volume_id")
     columns: dict[str, pd.Series] = {}
@@ -65,7 +66,7 @@ def confounder_variables(cohort: pd.DataFrame, quality: pd.DataFrame | None = No
     for name in ("kernel", "contrast", "sex"):
         if name in cohort:
             columns[name] = cohort[name].astype(object).where(cohort[name].notna(), None)
-    for name in ("slice_thickness_mm", "age_years"):
+    for name in ("slice_thickness_mm", "noise_hu", "edge_mm", "age_years"):
         if name in cohort:
             columns[name] = pd.to_numeric(cohort[name], errors="coerce").astype(float)
     if "acquired_on" in cohort:

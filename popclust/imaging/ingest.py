@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
+from popclust.imaging.acquisition import measure_acquisition
 from popclust.imaging.dicom import SeriesDescription, describe_dicom, read_stack
 from popclust.imaging.files import read_file_header, read_file_voxels
 from popclust.imaging.geometry import Grid, align, aligned_spacing_mm, grid_of_stack
@@ -82,8 +83,15 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
         lung_ml=round(lung_volume_ml(segment_lungs(volume, spacing_mm=3.0)), 1),
     )
     reasons = reasons_for_exclusion(record, settings)
+    if not reasons:
+        found = measure_acquisition(volume)
+        record = replace(record, noise_hu=_rounded(found.noise_hu), edge_mm=_rounded(found.edge_mm))
     record = replace(record, included=not reasons, reasons=reasons)
     return IngestedSeries(record, volume if record.included else None)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def content_hash(values: NDArray) -> str:

@@ -82,6 +82,10 @@ class SeriesRecord:
     """Hash of the voxels, None if they were not read."""
     lung_ml: float | None = None
     """Aerated lung, None if the voxels were not read."""
+    noise_hu: float | None = None
+    """Noise in soft tissue, None if it was not measured."""
+    edge_mm: float | None = None
+    """Width of the skin's edge, None if it was not measured."""
     n_set_aside: int = 0
     """Images of the series that are not part of the stack."""
     problems: tuple[str, ...] = ()

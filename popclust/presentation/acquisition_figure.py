@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +14,13 @@ from matplotlib.image import AxesImage
 
 from popclust.presentation.style import INK, house_style, new_figure, shortened
 
-ACQUISITION = {"kernel": "kernel", "scanner": "scanner", "slice_thickness_mm": "slice thickness (mm)"}
+ACQUISITION = {
+    "kernel": "kernel",
+    "scanner": "scanner",
+    "slice_thickness_mm": "slice thickness (mm)",
+    "noise_hu": "noise (HU)",
+    "edge_mm": "width of the skin's edge (mm)",
+}
 """What is compared, and its title."""
 MAX_VALUES = 10
 """Rarer values are counted together."""
@@ -30,9 +39,18 @@ def acquisition_values(cohort: pd.DataFrame) -> pd.DataFrame:
             "kernel": cohort["kernel"].fillna("").str.strip(),
             "scanner": scanner.str.strip(),
             "slice_thickness_mm": thickness,
+            "noise_hu": _in_steps(cohort["noise_hu"], (10, 20, 30)),
+            "edge_mm": _in_steps(cohort["edge_mm"], (1, 2, 3, 4)),
         }
     )
     return out.replace("", "not stated")
+
+
+def _in_steps(values: pd.Series, limits: Sequence[float]) -> pd.Series:
+    """Which two limits a value lies between, as text; empty where there is none."""
+    names = [f"below {limits[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(limits)), f"{limits[-1]:g} and more"]
+    steps = pd.cut(values.astype(float), [-np.inf, *limits, np.inf], right=False, labels=names)
+    return steps.astype(object).where(values.notna(), "")
 
 
 def share_by_group(cluster: pd.Series, value: pd.Series, max_values: int = MAX_VALUES) -> pd.DataFrame:
@@ -52,7 +70,7 @@ def share_by_group(cluster: pd.Series, value: pd.Series, max_values: int = MAX_V
 
 
 def acquisition_figure(groups: pd.DataFrame, cohort: pd.DataFrame) -> Figure:
-    """Heat maps: share of kernels, scanners and slice thicknesses in every group.
+    """Heat maps: share of kernels, scanners, slice thicknesses, noise and sharpness in every group.
 
     Parameters
     ----------

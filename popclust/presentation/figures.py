@@ -174,7 +174,10 @@ def _associations(view: StudyView, associations: pd.DataFrame) -> Drawn:
 
 
 def _acquisition(view: StudyView) -> Drawn:
-    caption = "Kernels, scanners and slice thicknesses in each group: a group of one kernel is a scanner in disguise."
+    caption = (
+        "Kernels, scanners, slice thicknesses, measured noise and sharpness in each group: a group of one kernel is a "
+        "scanner in disguise."
+    )
     alt = f"Heat maps of acquisition against {view.n_groups} groups."
     return Drawn(acquisition_figure(view.groups, view.cohort), Caption("acquisition", "Acquisition", caption, alt))
 

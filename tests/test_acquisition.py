@@ -1,0 +1,62 @@
+"""Noise and sharpness, measured from the voxels of real CT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from popclust.imaging.acquisition import Acquisition, measure_acquisition
+from popclust.imaging.files import read_volume_file
+from popclust.imaging.volume import Volume
+
+WIDTH_OF_SPREAD = np.sqrt(2 * np.pi)
+"""Width of an edge by a point spread of standard deviation 1."""
+
+
+@pytest.fixture(scope="module", params=["lidc0001", "nsclcrg_R01-001", "lung1_LUNG1-002"])
+def volume(request: pytest.FixtureRequest, data_path: Callable[[str], Path]) -> Volume:
+    """A real chest CT."""
+    return read_volume_file(data_path(f"ct/{request.param}.nii.gz"))
+
+
+def changed(volume: Volume, change: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+    found = measure_acquisition(volume.with_values(change(volume.voxels.astype(np.float32))))
+    assert found.noise_hu is not None
+    assert found.edge_mm is not None
+    return found.noise_hu, found.edge_mm
+
+
+def test_added_noise_is_found(volume: Volume):
+    rng = np.random.default_rng(0)
+    before, _ = changed(volume, lambda hu: hu)
+    after, _ = changed(volume, lambda hu: hu + rng.normal(0, 30, hu.shape).astype(np.float32))
+    assert after == pytest.approx(np.hypot(before, 30), rel=0.1)
+
+
+def test_blur_is_found(volume: Volume):
+    mm = volume.spacing_mm[2]
+    (before_noise, before), sigma = changed(volume, lambda hu: hu), 2.5
+    noise, edge = changed(volume, lambda hu: ndimage.gaussian_filter(hu, (0, sigma / mm, sigma / mm)))
+    assert edge == pytest.approx(np.hypot(before, sigma * WIDTH_OF_SPREAD), rel=0.2)
+    assert noise < before_noise
+
+
+def test_a_soft_and_a_sharp_kernel_of_one_acquisition(data_path: Callable[[str], Path]):
+    soft, sharp = (
+        measure_acquisition(read_volume_file(data_path(f"ct/lungdx_a0002_{kernel}.nii.gz")))
+        for kernel in ("B40f", "B70f")
+    )
+    assert sharp.noise_hu > 1.5 * soft.noise_hu
+    assert sharp.edge_mm < 0.9 * soft.edge_mm
+
+
+@pytest.mark.parametrize("value", [-1000, -800, 40])
+def test_where_nothing_is_seen_nothing_is_said(value: int):
+    constant = Volume(np.full((30, 64, 64), value, np.int16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    found = measure_acquisition(constant)
+    assert found.edge_mm is None
+    assert found == Acquisition(0.5 if value == 40 else None, None)
