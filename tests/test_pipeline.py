@@ -175,7 +175,7 @@ def test_a_template_that_takes_too_long_is_refused_and_the_atlas_stands(
 
 def test_an_interrupted_run_goes_on_where_it_was(finished: Flow, new_study: Any, tmp_path: Path):
     study = new_study(tmp_path / "s")
-    with _start(study, "--until", "normalize") as process:
+    with _start(study, "--until", "normalize", "--scheduler", "serial") as process:
         while study.n_done("normalize") < 1 and process.poll() is None:
             time.sleep(0.02)
         assert snapshot(study)["state"] == "running"

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 INK = "#1b1f24"
 """Text and outlines."""
@@ -113,8 +114,21 @@ def shortened(text: str, limit: int = 42) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
+def _settle(figure: Figure) -> None:
+    """Lay the figure out for good: the solver's last bits differ from call to call, and names in an SVG follow them."""
+    if figure.get_layout_engine() is None:
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        for which in ("original", "active"):
+            place = axes.get_position(original=which == "original")
+            axes.set_position(Bbox.from_bounds(*(round(value, 6) for value in place.bounds)), which=which)
+
+
 def _saved(figure: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
     sink = io.BytesIO()
     with house_style():
+        _settle(figure)
         figure.savefig(sink, format=file_format, dpi=DPI, metadata=metadata)
     return sink.getvalue()
