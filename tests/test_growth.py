@@ -50,6 +50,7 @@ def test_one_more_volume_costs_its_own_parts(finished: Flow, population: Path, t
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_forty_and_one_registered(tmp_path: Path):
     coarse = {
         "transforms": "register",
