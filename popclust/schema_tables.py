@@ -132,6 +132,8 @@ TABLES = {
         unit             string  -  what is counted
         {_GROUPING}
         Q                int64   -  significant (term, group) pairs
+        gain             float64 -  nats by which groups foretell a left-out unit's terms better than frequency
+        is_candidate     bool    -  of the numbers of groups so marked the smallest is reported
         Q_null_mean      float64 -  mean of Q over permutations at this K
         Q_null_p95       float64 -  95th percentile of the same
         p_value          float64 -  share of permutations with at least this Q at this K

@@ -1,9 +1,8 @@
 """The sections of study.toml, one frozen dataclass each: every setting, declared once.
 
 A field is a setting: its default, its type with range, unit and kind, and under it the docstring that is its meaning.
-All else follows from it (see :mod:`popclust.settings`): the text and check of study.toml, what markers hash,
-what a page may print, and docs/settings.md. A setting without a kind shapes results.
-No default here is "the paper's" unless it says so: the paper leaves most of them open.
+All else follows (see :mod:`popclust.settings`): the text and check of study.toml, what markers hash, what a page may
+print. A setting without a kind shapes results. No default is "the paper's" unless it says so.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from popclust.settings_types import (
     LOWER_FIRST,
     PLACE,
     REGULAR_EXPRESSION,
+    TECHNICAL,
+    ChosenBy,
     CohortColumn,
     Correlation,
     Count,
@@ -231,8 +232,7 @@ class VocabularySettings:
     n_words_macro_sift: Count = 100
     """Words of the vocabulary of large shape features."""
     spatial_weight: Weight = 0.0
-    """Weight of the position in the atlas against the features, as a ratio of their summed variances. Words of places
-    tell persons apart before diseases."""
+    """Weight of position against features, as a ratio of summed variances. Words of places tell persons apart."""
     block_rows: Count = 8192
     """Rows per block; each block is one mini-batch."""
     n_passes: Count = 3
@@ -322,22 +322,21 @@ class AssociateSettings:
 
     descriptor: Literal["haralick", "sift", "concatenated", "lda", "best"] = "lda"
     """Descriptor that is reported (the paper's: lda)."""
+    choose_by: ChosenBy = "prediction"
+    """'prediction': the fewest groups that foretell left-out reports as well as the best number, within one standard
+    error; 'Q' (the paper's): the number of groups with the most significant associations."""
     unit: Literal["patient", "volume"] = "patient"
     """What is counted: one volume per patient, or every volume (the paper's)."""
     min_term_count: Count = 50
-    """Terms in fewer units with a report are not tested (the paper: more than 50 volumes); in a population of fewer
-    than 600 units, in fewer than a twelfth of them, 5 at least."""
+    """Terms in fewer units are not tested (the paper: more than 50); below 600 units: in fewer than a twelfth, or 5."""
     alpha: Level = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
     n_permutations: CountOrNone = 1000
     """Permutations of the null distribution of Q; 0 leaves it out."""
     strata: tuple[CohortColumn, ...] = ()
     """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
-    technical: tuple[Technical, ...] = (
-        *("scanner", "kernel", "slice_thickness_mm", "noise_hu", "edge_mm", "contrast", "coverage"),
-    )
-    """Variables that an association must survive stratification by (scanner: manufacturer and model). Not ncc: disease
-    itself lowers the correlation with a healthy atlas."""
+    technical: tuple[Technical, ...] = TECHNICAL
+    """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
     gate_fdr: Level = 0.01
     """False discovery rate among the associations that survive such a stratification."""
     n_strata: Annotated[int, Meta(ge=2)] = 4

@@ -78,6 +78,7 @@ CohortColumn = Literal[
     "acquired_on",
     "contrast",
 ]
+ChosenBy = Literal["prediction", "Q"]
 Technical = Literal[
     "scanner",
     "kernel",
@@ -92,3 +93,14 @@ Technical = Literal[
     "age_years",
     "acquired_on",
 ]
+
+TECHNICAL: tuple[Technical, ...] = (
+    "scanner",
+    "kernel",
+    "slice_thickness_mm",
+    "noise_hu",
+    "edge_mm",
+    "contrast",
+    "coverage",
+)
+"""What a scanner or field of view may explain. Not ncc: disease itself lowers the correlation with the atlas."""

@@ -16,6 +16,7 @@ from popclust import schema
 from popclust.errors import InputError
 from popclust.evaluation.associations import (
     Grouping,
+    _candidates,
     associate,
     associate_counted,
     criterion_table,
@@ -136,10 +137,13 @@ def test_holm_is_statsmodels(p):
 
 
 def criterion_of(rows):
-    return pd.DataFrame(rows, columns=["descriptor", "n_clusters", "seed", "Q"])
+    """Chosen by Q, the gain as large."""
+    frame = pd.DataFrame(rows, columns=["descriptor", "n_clusters", "seed", "Q"])
+    frame["gain"] = frame["Q"].astype(float)
+    return frame.assign(is_candidate=_candidates(frame, np.zeros((len(frame), 1)), "Q"))
 
 
-def test_reported_K_is_the_smallest_at_the_maximum_and_the_seed_nearest_the_mean():
+def test_by_Q_the_smallest_K_at_the_maximum_is_reported_and_the_seed_nearest_the_mean():
     rows = [("lda", 2, 0, 4), ("lda", 2, 1, 8), ("lda", 3, 0, 3), ("lda", 3, 1, 9), ("lda", 5, 0, 5), ("lda", 5, 1, 5)]
     assert reported_grouping(criterion_of(rows), "lda") == Grouping("lda", 2, 0)  # 6 at 2 and at 3; both seeds 2 off
     rows[1] = ("lda", 2, 1, 6)
@@ -337,7 +341,7 @@ def test_a_null_population_is_significant_as_often_as_it_says():
         clusters, terms, has_report, patient = made(
             n=100, n_terms=12, K=range(2, 10), seeds=(0,), effect=0.0, seed=seed
         )
-        settings = replace(SETTINGS, n_permutations=39, alpha=0.2)
+        settings = replace(SETTINGS, n_permutations=39, alpha=0.2, choose_by="Q")
         population = count_population(clusters, terms, has_report, patient, settings)
         result = associate_counted(population, settings, null_criterion(population, 0.2, seed, 0, 39))
         row = result.criterion[result.reported.rows(result.criterion)].iloc[0]

@@ -21,6 +21,7 @@ from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_p
 from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds_ratio
 from popclust.evaluation.odds_ratios import odds_ratio_intervals
 from popclust.evaluation.permutation import count_terms, countable, group_sizes, null_criterion
+from popclust.evaluation.prediction import as_good_as_best, gain_of_units
 from popclust.population.groupings import GRID, Groupings
 from popclust.reported import Grouping
 from popclust.settings import AssociateSettings
@@ -88,10 +89,11 @@ def associate_counted(
     kept = tests.p_holm <= settings.alpha
     complete = np.zeros(len(population.grid), dtype=bool)
     for descriptor in population.grid["descriptor"].unique():
-        complete |= reported_grouping(criterion, descriptor).rows(population.grid)
+        complete |= reported_grouping(criterion, descriptor, settings.choose_by).rows(population.grid)
     kept |= np.repeat(complete, population.n_clusters)[:, None]
     associations = _association_table(population, tests, kept, complete, settings)
-    return AssociationResult(associations, criterion, reported_grouping(criterion, settings.descriptor))
+    reported = reported_grouping(criterion, settings.descriptor, settings.choose_by)
+    return AssociationResult(associations, criterion, reported)
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,18 @@ def criterion_table(
     settings: AssociateSettings,
     null: NDArray[np.int32] | None = None,
 ) -> pd.DataFrame:
-    """Q of every grouping beside its null distribution.
+    """Q of every grouping beside its null distribution, and what its groups foretell of reports.
 
-    Q_null_mean, Q_null_p95 and p_value belong to the mean of Q over the seeds, by which K is chosen: one value per
-    (descriptor, K). p_value_selected compares the same mean with the largest that each permutation reaches at any K
-    (with descriptor = 'best': of any descriptor), so it holds for a K that was chosen.
+    Q_null_mean, Q_null_p95 and p_value belong to the mean of Q over the seeds: one value per (descriptor, K).
+    p_value_selected compares the same mean with the largest that each permutation reaches at any K (with descriptor =
+    'best': of any descriptor), so it holds for a K that was chosen, by whatever rule. `gain` is the mean of
+    `gain_of_units`; `is_candidate` marks the K among which the smallest is reported: those that foretell reports as
+    well as the best, or, with choose_by = 'Q', those of the largest mean Q.
     """
     criterion = population.grid.assign(unit=settings.unit, Q=Q)[["unit", *GRID, "Q"]]
+    gain = gain_of_units(population)
+    criterion["gain"] = gain.mean(axis=1)
+    criterion["is_candidate"] = _candidates(criterion, gain, settings.choose_by)
     for column in ("Q_null_mean", "Q_null_p95", "p_value", "p_value_selected"):
         criterion[column] = np.nan
     if null is None or len(null) == 0:
@@ -167,6 +174,21 @@ def criterion_table(
     return criterion
 
 
+def _candidates(criterion: pd.DataFrame, gain: NDArray[np.float64], choose_by: str) -> NDArray[np.bool_]:
+    """(grouping,) whether a grouping's K is one of those among which the smallest is reported; per descriptor."""
+    found = np.zeros(len(criterion), dtype=bool)
+    for _, rows in criterion.groupby("descriptor", sort=False):
+        own = rows.index.to_numpy()
+        codes = np.unique(rows["n_clusters"], return_inverse=True)[1].ravel()
+        if choose_by == "Q":
+            mean = _mean_by(codes, rows["Q"].to_numpy(np.float64)[None, :])[0]
+            is_good = mean == mean.max()
+        else:
+            is_good = as_good_as_best(gain[own], codes)
+        found[own] = is_good[codes]
+    return found
+
+
 def _mean_by(codes: NDArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of the columns of each code; sums of whole numbers, so equal means compare equal."""
     columns = [values[:, codes == code].sum(axis=1) / np.sum(codes == code) for code in range(codes.max() + 1)]
@@ -178,11 +200,12 @@ def _permutation_p(observed: NDArray[np.float64], null: NDArray[np.float64]) -> 
     return (1.0 + np.sum(null >= observed, axis=0)) / (1.0 + len(null))
 
 
-def reported_grouping(criterion: pd.DataFrame, descriptor: str) -> Grouping:
+def reported_grouping(criterion: pd.DataFrame, descriptor: str, choose_by: str = "prediction") -> Grouping:
     """The grouping that is reported for a descriptor.
 
-    The smallest K at the maximum of mean Q over the seeds; the seed whose Q at that K is nearest the mean, the lowest
-    on ties. For 'best' the descriptor with the largest such maximum, the first by name on ties.
+    The smallest K of those marked `is_candidate`; the seed whose Q at that K is nearest the mean, the lowest on ties.
+    For 'best' the descriptor whose K has the largest mean gain (with choose_by = 'Q': mean Q), the first by name on
+    ties.
 
     Raises
     ------
@@ -193,11 +216,14 @@ def reported_grouping(criterion: pd.DataFrame, descriptor: str) -> Grouping:
     if rows.empty:
         known = ", ".join(sorted(criterion["descriptor"].unique()))
         raise InputError(f"[associate] descriptor: no groups were formed with {descriptor!r}; there are {known}")
-    mean = rows.groupby(["descriptor", "n_clusters"], sort=True)["Q"].mean()
-    name, n_clusters = mean.index[int(np.argmax(mean.to_numpy()))]
-    same = rows[(rows["descriptor"] == name) & (rows["n_clusters"] == n_clusters)].sort_values("seed")
-    nearest = int(np.argmin(np.abs(same["Q"].to_numpy() - mean.max())))
-    return Grouping(str(name), int(n_clusters), int(same["seed"].iloc[nearest]))
+    candidates = rows[rows["is_candidate"]]
+    smallest = candidates["n_clusters"] == candidates.groupby("descriptor")["n_clusters"].transform("min")
+    chosen = candidates[smallest]
+    mean = chosen.groupby("descriptor", sort=True)["Q" if choose_by == "Q" else "gain"].mean()
+    name = mean.index[int(np.argmax(mean.to_numpy()))]
+    same = chosen[chosen["descriptor"] == name].sort_values("seed")
+    nearest = int(np.argmin(np.abs(same["Q"].to_numpy() - same["Q"].mean())))
+    return Grouping(str(name), int(same["n_clusters"].iloc[0]), int(same["seed"].iloc[nearest]))
 
 
 def _association_table(

@@ -60,7 +60,7 @@ def _choose_and_test(
 ) -> dict[str, object]:
     chosen, tested = parts[chosen_on], parts[tested_on]
     criterion = criterion_table(chosen, run_tests(chosen, settings.alpha).Q, settings)
-    grouping = reported_grouping(criterion, settings.descriptor)
+    grouping = reported_grouping(criterion, settings.descriptor, settings.choose_by)
     row: dict[str, object] = {
         "chosen_on": chosen_on,
         "tested_on": tested_on,

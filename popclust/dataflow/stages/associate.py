@@ -143,7 +143,7 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=2,
+    version=3,
     title="test associations",
     sections=("associate",),
     reads=("cluster", "terms", "topics", "ingest", "normalize"),
