@@ -16,6 +16,7 @@ import ahocorasick
 from popclust.reports.concepts import Name
 from popclust.reports.inflection import forms
 from popclust.reports.lexicon import Lexicon
+from popclust.reports.parts import part_names as parts_of_findings
 from popclust.reports.text import LINE_BREAK, PARAGRAPH_BREAK, fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
 
@@ -46,6 +47,8 @@ class Pattern(NamedTuple):
     """The head of a compound, without the space before it."""
     is_cue: bool = False
     """Anything but a mere name."""
+    parts: tuple[str, ...] = ()
+    """Organs and observations that make findings together."""
 
 
 class Hit(NamedTuple):
@@ -61,6 +64,7 @@ class Hits(NamedTuple):
 
     names: list[Hit]
     cues: list[Hit]
+    parts: list[Hit]
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,20 @@ class Matcher:
         of one name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name
         is part of it.
         """
-        names, cues = [], []
+        names, cues, parts = [], [], []
         for end, pattern in self.automaton.iter(folded):
             start = end - pattern.length + 1
             if pattern.is_cue:
                 cues.append(Hit(start, end, pattern))
             if pattern.names:
                 names.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
-        if not names:
-            return Hits([], [])
+            if pattern.parts:
+                parts.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
+        if not names and not parts:
+            return Hits([], [], [])
         names = _longest(names)
-        return Hits([hit for hit in names if hit.pattern.names[0] >= 0], _apart(cues, names))
+        found = [hit for hit in names if hit.pattern.names[0] >= 0]
+        return Hits(found, _apart(cues, names), _outside(_longest(parts), names))
 
 
 def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
@@ -99,7 +106,7 @@ def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
 
 def _longest(hits: list[Hit]) -> list[Hit]:
     """Without those inside longer ones."""
-    if len(hits) == 1:
+    if len(hits) < 2:
         return hits
     # At one place a whole word goes before the head of a compound, and a longer head before a shorter one.
     hits.sort(key=lambda hit: (hit.start, -hit.end, hit.pattern.is_head, -hit.pattern.length))
@@ -109,6 +116,17 @@ def _longest(hits: list[Hit]) -> list[Hit]:
         if hit.end > reach:
             kept.append(hit)
             reach = hit.end
+    return kept
+
+
+def _outside(parts: list[Hit], names: list[Hit]) -> list[Hit]:
+    """Without the organs and observations inside a longer name."""
+    kept, i = [], 0
+    for part in parts:
+        while i < len(names) and names[i].end < part.end:
+            i += 1
+        if i == len(names) or names[i].start > part.start or names[i][:2] == part[:2]:
+            kept.append(part)
     return kept
 
 
@@ -135,10 +153,15 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
     for number, concept in enumerate(lexicon.concepts):
         for name in concept.names:
             if name.language == language:
-                _add_name(patterns, name, number)
+                _add_name(patterns, name, names=(number,))
     for name in lexicon.decoys:
         if name.language == language:
-            _add_name(patterns, name, -1)
+            _add_name(patterns, name, names=(-1,))
+    if lexicon.has_composed:
+        for part, names in parts_of_findings().items():
+            for name in names:
+                if name.language == language:
+                    _add_name(patterns, name, parts=(part,))
     for phrase, found in triggers(language).items():
         last = phrase[-2]
         is_end = last in SENTENCE_ENDS and phrase.startswith(" : ")
@@ -158,18 +181,18 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
     return Matcher(automaton)
 
 
-def _add_name(patterns: dict[str, Pattern], name: Name, number: int) -> None:
+def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ...]) -> None:
     text = name.text.lstrip("~=")
     phrase = fold_phrase(text).strip()
     if not phrase:
         return
-    is_upper = len(text) <= _MAX_ABBREVIATION and text.isupper() and len(text) > 1
+    is_upper = "names" in meaning and len(text) <= _MAX_ABBREVIATION and text.isupper() and len(text) > 1
     is_single = " " not in phrase
     is_head = name.text[0] == "~" or (name.language == "de" and is_single and len(phrase) >= _MIN_HEAD and not is_upper)
     for form in [phrase] if name.text[0] == "=" else forms(phrase, name.language):
-        _add(patterns, f" {form} ", names=(number,), is_upper=is_upper)
+        _add(patterns, f" {form} ", **meaning, is_upper=is_upper)
         if is_head and name.text[0] != "=":
-            _add(patterns, f"{form} ", names=(number,), is_head=True)
+            _add(patterns, f"{form} ", **meaning, is_head=True)
 
 
 def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
@@ -179,4 +202,7 @@ def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
         if known.names:
             meaning["is_upper"] = known.is_upper and meaning.get("is_upper", False)
         meaning["names"] = tuple(dict.fromkeys(known.names + meaning["names"]))
+    if "parts" in meaning:
+        meaning["parts"] = tuple(dict.fromkeys(known.parts + meaning["parts"]))
+        meaning["is_upper"] = known.is_upper
     patterns[phrase] = known._replace(**meaning)

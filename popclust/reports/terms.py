@@ -11,6 +11,7 @@ import xarray as xr
 
 from popclust import schema
 from popclust.errors import InputError
+from popclust.reports.composition import composed
 from popclust.reports.concepts import LANGUAGES
 from popclust.reports.language import detect_language
 from popclust.reports.lexicon import Lexicon
@@ -93,6 +94,8 @@ def _mentions(number: int, text: str, language: str | None, lexicon: Lexicon) ->
     folded = fold(text)
     language = language or detect_language(folded.folded) or _fuller_language(folded.folded, lexicon)
     hits = matcher(lexicon, language).find(folded.folded)
+    if hits.parts:
+        hits = hits._replace(names=composed(hits.names, hits.cues, hits.parts, folded.folded, lexicon.numbers))
     if not hits.names:
         return []
     return _asserted(number, folded, hits, language, lexicon)

@@ -18,7 +18,7 @@ LINE_BREAK, PARAGRAPH_BREAK = "\x0b", "\x0c"
 """Tokens of a line break that ends a sentence, and of a blank line."""
 
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[\w\u0300-\u036f{_INVISIBLE}]+|[.,;:?!()/+=\x0b\x0c]")
+_TOKEN = re.compile(rf"\d+(?:[.,x×*]\d+)+|[\w\u0300-\u036f{_INVISIBLE}]+|[.,;:?!()/+=\x0b\x0c]")
 _FOLD = {ord(c): None for c in _INVISIBLE} | {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
 _TAG = re.compile(
     r"<(?P<end>/?)(?P<name>p|br|div|span|b|i|u|em|strong|li|ul|ol|table|tbody|thead|tr|td|th|h[1-6]|font|html|body|head"
