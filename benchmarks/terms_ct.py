@@ -24,7 +24,7 @@ CT_LABELS = {
     "Lymphadenopathy": ("RID3798", "pc:lymph_node"),
     "Emphysema": ("RID4799",),
     "Atelectasis": ("RID28493",),
-    "Lung nodule": ("RID50149", "RID3875", "RID3876"),
+    "Lung nodule": ("RID50149", "RID3876"),
     "Lung opacity": ("RID28530", "RID28531"),
     "Pulmonary fibrotic sequela": ("RID3820", "RID3829"),
     "Pleural effusion": ("RID34539",),

@@ -37,7 +37,6 @@ def composed(
         In the order of the text.
     """
     ends = [hit.start for hit in cues if hit.pattern.mark or hit.pattern.heading is not None]
-    places = {(hit.start, hit.end): i for i, hit in enumerate(names)}
     kept, made = list(names), []
     starts = [hit.start for hit in parts]
     for hit in parts:
@@ -52,12 +51,18 @@ def composed(
             met = [f for f in findings if _meets(f, hit, around, folded)]
             if not met:
                 continue
-            place = places.get((hit.start, hit.end))
-            if place is not None:
-                own = {numbers.get(f.term_id) for f in findings}
-                kept[place] = _with_names(kept[place], [n for n in kept[place].pattern.names if n not in own])
+            own = {numbers.get(f.term_id) for f in findings}
+            for i in range(bisect_left(names, hit.start, key=_start), len(names)):
+                if names[i].start >= hit.end:
+                    break
+                if names[i].end <= hit.end:
+                    kept[i] = _with_names(kept[i], [n for n in kept[i].pattern.names if n not in own])
             made += [_with_names(hit, [numbers[f.term_id]]) for f in met if f.term_id in numbers]
     return sorted([hit for hit in kept if hit.pattern.names] + made, key=lambda hit: (hit.start, hit.end))
+
+
+def _start(hit: Hit) -> int:
+    return hit.start
 
 
 def _with_names(hit: Hit, names: Sequence[int]) -> Hit:

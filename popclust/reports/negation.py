@@ -44,18 +44,19 @@ def assertions(names: Sequence[Hit], cues: Sequence[Hit], folded: str) -> list[s
             last_name += 1
         if last_name > first_name:
             is_question = i < n_cues and cues[i].pattern.mark == "?"
+            asked = _asked_from(folded, cues[first_cue].start if cues else 0, sentence_end) if is_question else _FAR
             inside, found = cues[first_cue : i + 1], names[first_name:last_name]
-            statuses += _sentence(found, inside, folded, sentence_end, is_question)
+            statuses += _sentence(found, inside, folded, sentence_end, asked)
         first_cue, first_name = i + 1, last_name
     return statuses
 
 
 def _sentence(
-    names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, is_question: bool
+    names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, asked: int
 ) -> list[str]:
     """The statuses within one sentence."""
     if not cues:
-        return ["hypothetical" if is_question else "affirmed"] * len(names)
+        return ["affirmed"] * len(names)
     nearest: list[dict[str, int]] = [{} for _ in names]
     sentence_start = min(names[0].start, cues[0].start)
     for i, (start, end, pattern) in enumerate(cues):
@@ -73,7 +74,13 @@ def _sentence(
                 if trigger.scope:
                     reach = max(reach, _tokens_before(folded, start, trigger.scope))
                 _note(nearest, names, kind, reach, start, start, False)
-    return [_status(near, is_question) for near in nearest]
+    return [_status(near, name.start >= asked) for near, name in zip(nearest, names, strict=True)]
+
+
+def _asked_from(folded: str, sentence_start: int, sentence_end: int) -> int:
+    """Where what a question mark asks of begins: at the bracket that it stands in, else with the sentence."""
+    opening = folded.rfind(" ( ", sentence_start, sentence_end)
+    return opening if opening >= 0 and folded.find(" ) ", opening, sentence_end) < 0 else 0
 
 
 def _note(
