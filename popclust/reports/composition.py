@@ -7,11 +7,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
 from popclust.reports.matching import Hit, Pattern
-from popclust.reports.parts import Composed, composed_findings
+from popclust.reports.parts import Composed
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 _SIZE = re.compile(r"(?:\d+(?:[.,]\d+)?[x×*]?)+|x|mm|cm")
 _SMALLER = frozenset("less smaller below under than exceed exceeding unter kleiner".split())
+_N_PARTS = 2
 _JOINTS = frozenset({"", "and", "or", ",", "und", "oder", ", and", "/"})
 _N_WORDS_OF_LIMIT = 4
 """Words before a size among which "less than" is looked for."""
@@ -36,29 +37,38 @@ def composed(
     list of Hit
         In the order of the text.
     """
+    observations = [i for i, hit in enumerate(parts) if hit.pattern.makes]
+    if not observations:
+        return list(names)
     ends = [hit.start for hit in cues if hit.pattern.mark or hit.pattern.heading is not None]
-    kept, made = list(names), []
+    silent = [hit for hit in cues if any(t.kind == "none" for t in hit.pattern.triggers)]
     starts = [hit.start for hit in parts]
-    for hit in parts:
-        for observation in hit.pattern.parts:
-            findings = composed_findings().get(observation)
-            if not findings or _is_inside_none(hit, cues):
-                continue
-            at = bisect_right(ends, hit.start)
-            low = ends[at - 1] if at else -1
-            high = ends[at] if at < len(ends) else len(folded)
-            around = [p for p in parts[bisect_left(starts, low) : bisect_left(starts, high)] if p is not hit]
-            met = [f for f in findings if _meets(f, hit, around, folded)]
-            if not met:
-                continue
-            own = {numbers.get(f.term_id) for f in findings}
-            for i in range(bisect_left(names, hit.start, key=_start), len(names)):
-                if names[i].start >= hit.end:
-                    break
-                if names[i].end <= hit.end:
-                    kept[i] = _with_names(kept[i], [n for n in kept[i].pattern.names if n not in own])
-            made += [_with_names(hit, [numbers[f.term_id]]) for f in met if f.term_id in numbers]
+    kept, made = list(names), []
+    for i in observations:
+        hit = parts[i]
+        at = bisect_right(ends, hit.start)
+        low = bisect_left(starts, ends[at - 1]) if at else 0
+        high = bisect_left(starts, ends[at]) if at < len(ends) else len(parts)
+        if high - low < _N_PARTS or any(cue.start <= hit.start and hit.end <= cue.end for cue in silent):
+            # Alone in its sentence, or in a phrase that says nothing, as "no increase in".
+            continue
+        around = [*parts[low:i], *parts[i + 1 : high]]
+        beside = _beside(hit, around, folded)
+        for findings in hit.pattern.makes:
+            met = [f for f in findings if _meets(f, hit, beside if f.is_nearest else around, folded)]
+            if met:
+                _take_from(kept, hit, {numbers.get(f.term_id) for f in findings})
+                made += [_with_names(hit, [numbers[f.term_id]]) for f in met if f.term_id in numbers]
     return sorted([hit for hit in kept if hit.pattern.names] + made, key=lambda hit: (hit.start, hit.end))
+
+
+def _take_from(names: list[Hit], hit: Hit, numbers: set[int | None]) -> None:
+    """Take from the names inside an observation what it may mean."""
+    for i in range(bisect_left(names, hit.start, key=_start), len(names)):
+        if names[i].start >= hit.end:
+            break
+        if names[i].end <= hit.end:
+            names[i] = _with_names(names[i], [n for n in names[i].pattern.names if n not in numbers])
 
 
 def _start(hit: Hit) -> int:
@@ -69,25 +79,16 @@ def _with_names(hit: Hit, names: Sequence[int]) -> Hit:
     return Hit(hit.start, hit.end, Pattern(hit.pattern.length, tuple(names), is_upper=hit.pattern.is_upper))
 
 
-def _is_inside_none(hit: Hit, cues: Sequence[Hit]) -> bool:
-    """Whether the observation is part of a phrase that says nothing, as in "no increase in"."""
-    return any(
-        cue.start <= hit.start and hit.end <= cue.end and any(t.kind == "none" for t in cue.pattern.triggers)
-        for cue in cues
-    )
-
-
-def _meets(finding: Composed, hit: Hit, around: Sequence[Hit], folded: str) -> bool:
+def _meets(finding: Composed, hit: Hit, organs: Sequence[Hit], folded: str) -> bool:
     """Whether the observation stands with an organ of the finding, and is large enough."""
-    organs = _beside(hit, around, folded) if finding.is_nearest else around
-    if not any(finding.organs.intersection(organ.pattern.parts) for organ in organs):
+    if all(finding.organs.isdisjoint(organ.pattern.parts) for organ in organs):
         return False
     return not finding.limit_mm or _shorter_mm(folded, hit) >= finding.limit_mm
 
 
 def _beside(hit: Hit, around: Sequence[Hit], folded: str) -> list[Hit]:
     """The organ nearest to an observation and those joined with it: "peribronchial and septal thickening"."""
-    organs = [p for p in around if not composed_findings().keys() & set(p.pattern.parts)]
+    organs = [p for p in around if not p.pattern.makes]
     if not organs:
         return []
     nearest = min(range(len(organs)), key=lambda i: max(organs[i].start - hit.end, hit.start - organs[i].end))

@@ -16,12 +16,17 @@ import ahocorasick
 from popclust.reports.concepts import Name
 from popclust.reports.inflection import forms
 from popclust.reports.lexicon import Lexicon
+from popclust.reports.parts import Composed, composed_findings
 from popclust.reports.parts import part_names as parts_of_findings
-from popclust.reports.text import LINE_BREAK, PARAGRAPH_BREAK, fold_phrase
+from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
+from popclust.reports.text import fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
 
 SENTENCE_ENDS = (".", "?", "!", ";", LINE_BREAK, PARAGRAPH_BREAK)
 _STOPS = (Trigger("stop", True, True, 0),)
+_CUE, _NAME, _PART, _HEAD = 1, 2, 4, 8
+"""What a pattern may be."""
+_HIT = tuple.__new__
 _MIN_HEAD = 6
 """Letters of a German name that may be the head of a compound."""
 _MAX_ABBREVIATION = 6
@@ -45,10 +50,10 @@ class Pattern(NamedTuple):
     """An abbreviation that only counts in capitals."""
     is_head: bool = False
     """The head of a compound, without the space before it."""
-    is_cue: bool = False
-    """Anything but a mere name."""
     parts: tuple[str, ...] = ()
     """Organs and observations that make findings together."""
+    makes: tuple[tuple[Composed, ...], ...] = ()
+    """What each of the observations among them may make."""
 
 
 class Hit(NamedTuple):
@@ -80,15 +85,22 @@ class Matcher:
         of one name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name
         is part of it.
         """
-        names, cues, parts = [], [], []
-        for end, pattern in self.automaton.iter(folded):
-            start = end - pattern.length + 1
-            if pattern.is_cue:
-                cues.append(Hit(start, end, pattern))
-            if pattern.names:
-                names.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
-            if pattern.parts:
-                parts.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
+        names: list[Hit] = []
+        cues: list[Hit] = []
+        parts: list[Hit] = []
+        for end, (length, role, pattern) in self.automaton.iter(folded):
+            start = end - length + 1
+            if role & _CUE:
+                cues.append(_HIT(Hit, (start, end, pattern)))
+                if role == _CUE:
+                    continue
+            if role & _HEAD:
+                start = folded.rfind(" ", 0, start + 1)
+            hit = _HIT(Hit, (start, end, pattern))
+            if role & _NAME:
+                names.append(hit)
+            if role & _PART:
+                parts.append(hit)
         if not names and not parts:
             return Hits([], [], [])
         names = _longest(names)
@@ -98,24 +110,24 @@ class Matcher:
 
 def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
     """The cues of a folded text around a name that is already known."""
-    cues = [
-        Hit(end - pattern.length + 1, end, pattern) for end, pattern in matcher.automaton.iter(folded) if pattern.is_cue
-    ]
+    found = matcher.automaton.iter(folded)
+    cues = [Hit(end - length + 1, end, pattern) for end, (length, role, pattern) in found if role & _CUE]
     return _apart(cues, [name])
 
 
 def _longest(hits: list[Hit]) -> list[Hit]:
-    """Without those inside longer ones."""
-    if len(hits) < 2:
-        return hits
-    # At one place a whole word goes before the head of a compound, and a longer head before a shorter one.
-    hits.sort(key=lambda hit: (hit.start, -hit.end, hit.pattern.is_head, -hit.pattern.length))
+    """Without those inside longer ones.
+
+    The automaton gives hits by their end, and of one end the longest first: a whole word before the head of a compound.
+    """
     kept: list[Hit] = []
-    reach = -1
     for hit in hits:
-        if hit.end > reach:
-            kept.append(hit)
-            reach = hit.end
+        start = hit[0]
+        if kept and kept[-1][1] == hit[1] and kept[-1][0] <= start:
+            continue
+        while kept and kept[-1][0] >= start:
+            kept.pop()
+        kept.append(hit)
     return kept
 
 
@@ -175,10 +187,15 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         _add(patterns, f" {mark} ", triggers=_STOPS)
     automaton = ahocorasick.Automaton()
     for phrase, pattern in patterns.items():
-        is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
-        automaton.add_word(phrase, pattern._replace(is_cue=is_cue))
+        makes = tuple(composed_findings()[part] for part in pattern.parts if part in composed_findings())
+        automaton.add_word(phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes)))
     automaton.make_automaton()
     return Matcher(automaton)
+
+
+def _role(pattern: Pattern) -> int:
+    is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
+    return _CUE * is_cue + _NAME * bool(pattern.names) + _PART * bool(pattern.parts) + _HEAD * pattern.is_head
 
 
 def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ...]) -> None:

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from popclust.reports.matching import Hit
 
 _FAR = 1 << 60
-_NO_STATUS = frozenset({"stop", "soft_stop", "or", "none"})
+_NO_STATUS = frozenset({"stop", "link", "present", "soft_stop", "or", "none"})
+_STOPS = frozenset({"stop", "link"})
+_STOPS_OF_HISTORY = frozenset({"stop", "present"})
+_PAIRED = (" noch ", " nor ")
+"""What joins a last item to a negated list; a comma after it begins something new."""
 _ORDER = ("hypothetical", "other_person", "historical")
 
 
@@ -64,13 +68,16 @@ def _sentence(
             kind = trigger.kind
             if kind in _NO_STATUS:
                 continue
+            stops = _STOPS_OF_HISTORY if kind == "historical" else _STOPS
             if trigger.before:
-                reach = _next_stop(cues, i, sentence_end)
+                reach = _next_stop(cues, i, sentence_end, stops)
+                if kind == "negated":
+                    reach = _list_end(folded, start, reach)
                 if trigger.scope:
                     reach = min(reach, _tokens_after(folded, end, trigger.scope))
                 _note(nearest, names, kind, end, reach, end, True)
             if trigger.after:
-                reach = _last_stop(cues, i, sentence_start)
+                reach = _last_stop(cues, i, sentence_start, stops)
                 if trigger.scope:
                     reach = max(reach, _tokens_before(folded, start, trigger.scope))
                 _note(nearest, names, kind, reach, start, start, False)
@@ -97,6 +104,8 @@ def _status(near: dict[str, int], is_question: bool) -> str:
     if is_question:
         return "hypothetical"
     negated, uncertain = near.get("negated", _FAR), near.get("uncertain", _FAR)
+    if near.get("affirmed", _FAR) < min(negated, uncertain):
+        return "affirmed"
     if negated < _FAR and negated <= uncertain:
         return "negated"
     for kind in _ORDER:
@@ -105,12 +114,19 @@ def _status(near: dict[str, int], is_question: bool) -> str:
     return "uncertain" if uncertain < _FAR or "leaning" in near else "affirmed"
 
 
-def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
+def _list_end(folded: str, start: int, reach: int) -> int:
+    """Where a negated list with a joined last item ends: "neither A nor B, but C" goes on without "but" too."""
+    joined = max(folded.rfind(pair, start, reach) for pair in _PAIRED)
+    comma = folded.find(" , ", joined, reach) if joined >= 0 else -1
+    return comma + 1 if comma >= 0 else reach
+
+
+def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int, stops: frozenset[str]) -> int:
     """Where the scope of the cue `i` ends after it."""
     soft = sentence_end
     for start, _, pattern in cues[i + 1 :]:
         kinds = {t.kind for t in pattern.triggers}
-        if "stop" in kinds:
+        if kinds & stops:
             return min(soft, start + 1)
         if "or" in kinds:
             soft = sentence_end
@@ -119,10 +135,10 @@ def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
     return soft
 
 
-def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int) -> int:
+def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int, stops: frozenset[str]) -> int:
     """Where the scope of the cue `i` ends before it."""
     for _, end, pattern in reversed(cues[:i]):
-        if any(t.kind == "stop" for t in pattern.triggers):
+        if any(t.kind in stops for t in pattern.triggers):
             return end
     return sentence_start
 
