@@ -27,20 +27,19 @@ _RTF = re.compile(
 )
 _HL7 = re.compile(r"\\(?P<escape>\.br|\.sp|\.in|\.ti|X0[AD]|[FSTREHN])\\|(?P<end>[~|])")
 _HL7_TEXT = {"T": "&", "F": ";", "S": " ", "R": "\n", "E": " ", "H": "", "N": ""}
-_SIGNS = "☐☑⊖⊕"
 _BOX = re.compile(r"\[(?P<mark>[ xX*_✓]?)\]|(?P<empty>[□◻])|[☒✓✔]")
+_BOXES = "[□◻☒✓✔"
+_DASHES = "-–—"
 _NO = r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|nein|keine?[rsn]?|negativ|n|o\.? ?b\.?"
 _YES = r"yes|present|pos|positive|positiv|ja|vorhanden|y|j|x"
 _ANSWER = re.compile(
-    rf"(?:[:=|\t(]|(?<=[ \t])[-–—])[ \t]*(?:(?P<no>(?:{_NO})\b|[-–—])|(?:{_YES})\b|\+{{1,3}})(?=[ \t]*(?:[.,;)\n~|]|$))"
-    r"|(?<=[ \t])(?:(?P<minus>[-–—])|\+{1,3})(?=[ \t]*(?:\n|$))",
+    rf"[:=|\t(+–—-](?:(?:(?<=[:=|\t(])|(?<=[ \t][–—-]))[ \t]*(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})"
+    r"(?=[ \t]*(?:[.,;)\n|~]|$))|(?<=[ \t][+–—-])\+{0,2}(?=[ \t]*(?:\n|$)))",
     re.IGNORECASE,
 )
-_ABBREVIATED_END = re.compile(
-    r"(?<!\bim )(?<!\bam )(?<!\bder )(?<!\bdie )(?<!\bden )(?<!\bdes )(?<!\bvom )(?<!\bin )(?<!\bthe )"
-    r"\b(?:bds|beids|bilat|re|li|rechtss|linkss|etc|usw)\. (?=[A-ZÄÖÜ])"
-)
-_MAY_ABBREVIATE = ("ds. ", "at. ", "re. ", "li. ", "ss. ", "etc. ", "usw. ")
+_SIDES = "bds beids bilat re li rechtss linkss etc usw".split()
+_ABBREVIATED_END = re.compile(rf"\. (?=[A-ZÄÖÜ])(?:{'|'.join(rf'(?<={side}. )(?<!{chr(92)}w{side}. )' for side in _SIDES)})")
+_BEFORE_ADJECTIVES = frozenset("im am der die das den des dem vom zum zur in an the".split())
 _ABOVE_ALL = re.compile(r"\bv\. ?a\.(?= )")
 _GLUED = re.compile(r"\.(?=[A-ZÄÖÜ][a-zäöüß])(?<=[a-zäöüß]{3}\.)")
 _BULLET = re.compile(r"(?:[-*•·–]|\d{1,2}[.)])\s|[☐☑]")
@@ -76,7 +75,7 @@ def cleaned(text: str) -> str:
         text = _TAG.sub(_blank_tag, text)
     if "&" in text:
         text = _CHARACTER.sub(_character, text)
-    if _ODD.search(text):
+    if not text.isprintable() and _ODD.search(text):
         text = _CONTROL.sub(lambda m: "\n" if m[0] == "\r" else " ", text.replace("\r\n", " \n"))
     text = _signs(text)
     return _mark_breaks(text) if "\n" in text else text
@@ -84,20 +83,25 @@ def cleaned(text: str) -> str:
 
 def _signs(text: str) -> str:
     """The signs of templates, and full stops that abbreviations and missing spaces hide."""
-    if "[" in text or not text.isascii():
+    if any(box in text for box in _BOXES):
         text = _BOX.sub(lambda m: ("☐" if m["empty"] or m["mark"] in (" ", "", "_") else "☑").ljust(len(m[0])), text)
     text = _ANSWER.sub(_answer, text)
     if "v." in text:
         text = _ABOVE_ALL.sub(lambda m: " " * len(m[0]), text)
     text = _GLUED.sub(LINE_BREAK, text)
-    if any(end in text for end in _MAY_ABBREVIATE):
-        text = _ABBREVIATED_END.sub(lambda m: m[0][:-1] + LINE_BREAK, text)
-    return text
+    return _ABBREVIATED_END.sub(_ended, text)
+
+
+def _ended(stop: re.Match[str]) -> str:
+    """A full stop with the end of its sentence: "Erguss li. Emphysem", but not "im li. Oberlappen"."""
+    words = stop.string[max(0, stop.start() - 30) : stop.start()].lower().split()
+    return stop[0] if len(words) > 1 and words[-2] in _BEFORE_ADJECTIVES else "." + LINE_BREAK
 
 
 def _answer(found: re.Match[str]) -> str:
     """The sign of an answer in the place of what parts it from its question."""
-    return ("⊖" if found["no"] or found["minus"] else "⊕").ljust(len(found[0]))
+    is_no = found["no"] or found[0][0] in _DASHES and len(found[0]) == 1
+    return ("⊖" if is_no else "⊕").ljust(len(found[0]))
 
 
 def _rtf(control: re.Match[str]) -> str:

@@ -12,7 +12,6 @@ from popclust.reports.parts import Composed
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 _SIZE = re.compile(r"(?:\d+(?:[.,]\d+)?[x×*]?)+|x|mm|cm")
 _SMALLER = frozenset("less smaller below under than exceed exceeding unter kleiner".split())
-_N_PARTS = 2
 _JOINTS = frozenset({"", "and", "or", ",", "und", "oder", ", and", "/"})
 _N_WORDS_OF_LIMIT = 4
 """Words before a size among which "less than" is looked for."""
@@ -41,25 +40,34 @@ def composed(
     if not observations:
         return list(names)
     ends = [hit.start for hit in cues if hit.pattern.mark or hit.pattern.heading is not None]
-    silent = [hit for hit in cues if any(t.kind == "none" for t in hit.pattern.triggers)]
     starts = [hit.start for hit in parts]
     kept, made = list(names), []
+    silent: list[Hit] | None = None
+    sentence: tuple[int, int, set[str]] = (-1, -1, set())
     for i in observations:
         hit = parts[i]
-        at = bisect_right(ends, hit.start)
-        low = bisect_left(starts, ends[at - 1]) if at else 0
-        high = bisect_left(starts, ends[at]) if at < len(ends) else len(parts)
-        if high - low < _N_PARTS or any(cue.start <= hit.start and hit.end <= cue.end for cue in silent):
-            # Alone in its sentence, or in a phrase that says nothing, as "no increase in".
+        if i >= sentence[1]:
+            at = bisect_right(ends, hit.start)
+            low = bisect_left(starts, ends[at - 1]) if at else 0
+            high = bisect_left(starts, ends[at]) if at < len(ends) else len(parts)
+            sentence = low, high, {part for p in parts[low:high] for part in p.pattern.parts}
+        low, high, present = sentence
+        if all(f.organs.isdisjoint(present) for findings in hit.pattern.makes for f in findings):
+            continue
+        if silent is None:
+            silent = [cue for cue in cues if any(t.kind == "none" for t in cue.pattern.triggers)]
+        if any(cue.start <= hit.start and hit.end <= cue.end for cue in silent):
+            # Within a phrase that says nothing, as "no increase in".
             continue
         around = [*parts[low:i], *parts[i + 1 : high]]
-        beside = _beside(hit, around, folded)
+        others = {part for p in around for part in p.pattern.parts}
+        beside = {part for organ in _beside(hit, around, folded) for part in organ.pattern.parts}
         for findings in hit.pattern.makes:
-            met = [f for f in findings if _meets(f, hit, beside if f.is_nearest else around, folded)]
+            met = [f for f in findings if _meets(f, hit, beside if f.is_nearest else others, folded)]
             if met:
                 _take_from(kept, hit, {numbers.get(f.term_id) for f in findings})
                 made += [_with_names(hit, [numbers[f.term_id]]) for f in met if f.term_id in numbers]
-    return sorted([hit for hit in kept if hit.pattern.names] + made, key=lambda hit: (hit.start, hit.end))
+    return sorted([hit for hit in kept if hit.pattern.names] + made, key=_place)
 
 
 def _take_from(names: list[Hit], hit: Hit, numbers: set[int | None]) -> None:
@@ -71,6 +79,10 @@ def _take_from(names: list[Hit], hit: Hit, numbers: set[int | None]) -> None:
             names[i] = _with_names(names[i], [n for n in names[i].pattern.names if n not in numbers])
 
 
+def _place(hit: Hit) -> tuple[int, int]:
+    return hit.start, hit.end
+
+
 def _start(hit: Hit) -> int:
     return hit.start
 
@@ -79,9 +91,9 @@ def _with_names(hit: Hit, names: Sequence[int]) -> Hit:
     return Hit(hit.start, hit.end, Pattern(hit.pattern.length, tuple(names), is_upper=hit.pattern.is_upper))
 
 
-def _meets(finding: Composed, hit: Hit, organs: Sequence[Hit], folded: str) -> bool:
+def _meets(finding: Composed, hit: Hit, organs: set[str], folded: str) -> bool:
     """Whether the observation stands with an organ of the finding, and is large enough."""
-    if all(finding.organs.isdisjoint(organ.pattern.parts) for organ in organs):
+    if finding.organs.isdisjoint(organs):
         return False
     return not finding.limit_mm or _shorter_mm(folded, hit) >= finding.limit_mm
 

@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from popclust.reports.cleaning import INVISIBLE, cleaned
 
@@ -29,10 +28,6 @@ class FoldedText:
     folded: str = field(repr=False)
     """Lower-case tokens between single spaces, one before the first and one after the last."""
 
-    @cached_property
-    def _matches(self) -> list[re.Match[str]]:
-        return list(_TOKEN.finditer(self.cleaned))
-
     def spans(self, places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Characters of the report that folded characters between two spaces stand for.
 
@@ -46,13 +41,18 @@ class FoldedText:
         list of (int, int)
             First character of each place, and the one after its last.
         """
-        found, matches = [], self._matches
-        token = position = 0
+        found, starts = [], []
+        token = position = reached = 0
         for start, end in places:
             token += self.folded.count(" ", position, start)
             position = start
             last = token + self.folded.count(" ", start + 1, end)
-            found.append((matches[token].start(), matches[last].end()))
+            # What lies between tokens is in none, so the next place of a token's letters is its own.
+            for word in self.tokens[len(starts) : last + 1]:
+                reached = self.cleaned.index(word, reached)
+                starts.append(reached)
+                reached += len(word)
+            found.append((starts[token], starts[last] + len(self.tokens[last])))
         return found
 
 
