@@ -19,13 +19,16 @@ from popclust.reports.lexicon import Lexicon
 from popclust.reports.parts import Composed, composed_findings
 from popclust.reports.parts import part_names as parts_of_findings
 from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
+from popclust.reports.spelling import Speller
 from popclust.reports.text import fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
 
 SENTENCE_ENDS = (".", "?", "!", ";", LINE_BREAK, PARAGRAPH_BREAK)
 _STOPS = (Trigger("stop", True, True, 0),)
-_CUE, _NAME, _PART, _HEAD = 1, 2, 4, 8
+_CUE, _NAME, _PART, _HEAD, _STEM = 1, 2, 4, 8, 16
 """What a pattern may be."""
+_COMPOUND_ENDS = {"verdächtig": "uncertain", "suspekt": "uncertain", "frei": "negated"}
+"""What the rest of a German compound says of the finding that it begins with."""
 _HIT = tuple.__new__
 _MIN_HEAD = 6
 """Letters of a German name that may be the head of a compound."""
@@ -50,6 +53,8 @@ class Pattern(NamedTuple):
     """An abbreviation that only counts in capitals."""
     is_head: bool = False
     """The head of a compound, without the space before it."""
+    said: str = ""
+    """The status that the rest of a compound gives: "rundherdverdächtig"."""
     parts: tuple[str, ...] = ()
     """Organs and observations that make findings together."""
     makes: tuple[tuple[Composed, ...], ...] = ()
@@ -77,6 +82,7 @@ class Matcher:
     """The automaton of one lexicon in one language."""
 
     automaton: ahocorasick.Automaton = field(repr=False)
+    speller: Speller = field(repr=False)
 
     def find(self, folded: str) -> Hits:
         """Names, and the triggers, headings and marks around them.
@@ -96,6 +102,8 @@ class Matcher:
                     continue
             if role & _HEAD:
                 start = folded.rfind(" ", 0, start + 1)
+            if role & _STEM:
+                end = folded.find(" ", end)
             hit = _HIT(Hit, (start, end, pattern))
             if role & _NAME:
                 names.append(hit)
@@ -190,12 +198,13 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         makes = tuple(composed_findings()[part] for part in pattern.parts if part in composed_findings())
         automaton.add_word(phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes)))
     automaton.make_automaton()
-    return Matcher(automaton)
+    words = {word for phrase in patterns for word in phrase.split()}
+    return Matcher(automaton, Speller(frozenset(words)))
 
 
 def _role(pattern: Pattern) -> int:
     is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
-    return _CUE * is_cue + _NAME * bool(pattern.names) + _PART * bool(pattern.parts) + _HEAD * pattern.is_head
+    return _CUE * is_cue + _NAME * bool(pattern.names) + _PART * bool(pattern.parts) + _HEAD * pattern.is_head + _STEM * bool(pattern.said)
 
 
 def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ...]) -> None:
@@ -210,6 +219,9 @@ def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ..
         _add(patterns, f" {form} ", **meaning, is_upper=is_upper)
         if is_head and name.text[0] != "=":
             _add(patterns, f"{form} ", **meaning, is_head=True)
+            if "names" in meaning:
+                for rest, status in _COMPOUND_ENDS.items():
+                    _add(patterns, f" {form}{rest}", **meaning, said=status)
 
 
 def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
