@@ -27,13 +27,13 @@ _RTF = re.compile(
 )
 _HL7 = re.compile(r"\\(?P<escape>\.br|\.sp|\.in|\.ti|X0[AD]|[FSTREHN])\\|(?P<end>[~|])")
 _HL7_TEXT = {"T": "&", "F": ";", "S": " ", "R": "\n", "E": " ", "H": "", "N": ""}
-_BOX = re.compile(r"\[(?P<mark>[ xX*_✓]?)\]|(?P<empty>[□◻])|[☒✓✔]")
-_BOXES = "[□◻☒✓✔"
+_BOX = re.compile(r"(?:\[(?=.?\])|\((?=.\)))(?P<mark>[ xX*_✓]?)[\])]|(?P<empty>[□◻])|[☒✓✔]")
+_BOXES = ("[", "( )", "(x)", *"□◻☒✓✔")
 _DASHES = "-–—"
 _NO = r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|nein|keine?[rsn]?|negativ|n|o\.? ?b\.?"
 _YES = r"yes|present|pos|positive|positiv|ja|vorhanden|y|j|x"
 _ANSWER = re.compile(
-    rf"[:=|\t(+–—-](?:(?:(?<=[:=|\t(])|(?<=[ \t][–—-]))[ \t]*(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})"
+    rf"[:=|\t(?+–—-](?:(?:(?<=[:=\t(?])|(?<=\|)\|?|(?<=[ \t][–—-]))[ \t]*(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})"
     r"(?=[ \t]*(?:[.,;)\n|~]|$))|(?<=[ \t][+–—-])\+{0,2}(?=[ \t]*(?:\n|$)))",
     re.IGNORECASE,
 )
@@ -70,7 +70,7 @@ def cleaned(text: str) -> str:
     if "\\" in text or "~" in text or "|" in text:
         if text.lstrip().startswith("{\\rtf"):
             text = _RTF.sub(_rtf, text)
-        text = _HL7.sub(_hl7, text)
+        text = _HL7.sub(_hl7, _ANSWER.sub(_answer, text))
     if "<" in text:
         text = _TAG.sub(_blank_tag, text)
     if "&" in text:

@@ -79,7 +79,7 @@ def _sentence(
             if trigger.after:
                 reach = _last_stop(cues, i, sentence_start, stops)
                 if trigger.scope:
-                    reach = max(reach, _tokens_before(folded, start, trigger.scope))
+                    reach = max(reach, _tokens_before(folded, start, trigger.scope), folded.rfind(" , ", 0, start))
                 _note(nearest, names, kind, reach, start, start, False)
     return [_status(near, name.start >= asked) for near, name in zip(nearest, names, strict=True)]
 

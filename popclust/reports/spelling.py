@@ -60,10 +60,10 @@ class Speller:
                     self._mended[word] = right
 
     def _nearest(self, word: str) -> str | None:
-        """The only long word that is one slip away."""
+        """The long word that is one slip away; of several the longest."""
         candidates = {w for short in (word, *_without_one(word)) for w in self._shortened.get(short, ())}
         near = [w for w in candidates if w[0] == word[0] and _is_slip(word, w)]
-        return near[0] if len(near) == 1 else None
+        return max(near, key=lambda w: (len(w), w), default=None)
 
 
 def _without_one(word: str) -> list[str]:
