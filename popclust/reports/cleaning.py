@@ -15,8 +15,8 @@ INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 """Characters that are dropped when a text is folded."""
 
 _TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][\w.:-]{0,40})\b[^<>]{0,500}>|<[?!][^<>]{0,500}>")
-_INLINE_TAGS = frozenset("span b i u em strong font a sup sub html body head tbody thead td th pre".split())
-_PARAGRAPH_TAGS = frozenset("p div li ul ol table tr hr title h1 h2 h3 h4 h5 h6".split())
+_INLINE_TAG = re.compile("span|b|i|u|em|strong|font|a|su[bp]|html|body|head|t(?:body|head|d|h)|pre")
+_PARAGRAPH_TAG = re.compile("p|div|li|[uo]l|table|tr|hr|title|h[1-6]")
 _CHARACTER = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,10});")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ODD = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)")
@@ -30,16 +30,26 @@ _HL7_TEXT = {"T": "&", "F": ";", "S": " ", "R": "\n", "E": " ", "H": "", "N": ""
 _BOX = re.compile(r"(?:\[(?=.?\])|\((?=.\)))(?P<mark>[ xX*_✓]?)[\])]|(?P<empty>[□◻])|[☒✓✔]")
 _BOXES = ("[", "( )", "(x)", *"□◻☒✓✔")
 _DASHES = "-–—"
-_NO = r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|nein|keine?[rsn]?|negativ|n|o\.? ?b\.?"
-_YES = r"yes|present|pos|positive|positiv|ja|vorhanden|y|j|x"
+_NO = (
+    r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|n"
+    r"|nein|keine?[rsn]?|negativ|o\.? ?b\.?"
+)
+_YES = r"yes|present|pos|positive|y|ja|vorhanden|positiv|j|x"
 _ANSWER = re.compile(
-    rf"[:=|\t(?+–—-](?:(?:(?<=[:=\t(?])|(?<=\|)\|?|(?<=[ \t][–—-]))[ \t]*(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})"
-    r"(?=[ \t]*(?:[.,;)\n|~]|$))|(?<=[ \t][+–—-])\+{0,2}(?=[ \t]*(?:\n|$)))",
+    r"[:=|\t(?+–—-](?:"
+    r"(?:(?<=[:=\t(?])|(?<=\|)\|?|(?<=[ \t][–—-]))[ \t]{0,40}"
+    rf"(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})(?=[ \t]{{0,40}}(?:[.,;)\n|~]|$))"
+    r"|(?<=[ \t][+–—-])\+{0,2}(?=[ \t]{0,40}(?:\n|$)))",
     re.IGNORECASE,
 )
-_SIDES = "bds beids bilat re li rechtss linkss etc usw".split()
-_ABBREVIATED_END = re.compile(rf"\. (?=[A-ZÄÖÜ])(?:{'|'.join(rf'(?<={side}. )(?<!{chr(92)}w{side}. )' for side in _SIDES)})")
-_BEFORE_ADJECTIVES = frozenset("im am der die das den des dem vom zum zur in an the".split())
+"""An answer to what stands before it: ``: no``, ``(-)``, ``= yes``, `` +`` at the end of a line."""
+_SIDES = ["bds", "beids", "bilat", "re", "li", "rechtss", "linkss", "etc", "usw"]
+_ABBREVIATED_END = re.compile(
+    rf"\. (?=[A-ZÄÖÜ])(?:{'|'.join(rf'(?<={side}. )(?<!{chr(92)}w{side}. )' for side in _SIDES)})"
+)
+_BEFORE_ADJECTIVES = frozenset(
+    ["im", "am", "der", "die", "das", "den", "des", "dem", "vom", "zum", "zur", "in", "an", "the"]
+)
 _ABOVE_ALL = re.compile(r"\bv\. ?a\.(?= )")
 _GLUED = re.compile(r"\.(?=[A-ZÄÖÜ][a-zäöüß])(?<=[a-zäöüß]{3}\.)")
 _BULLET = re.compile(r"(?:[-*•·–]|\d{1,2}[.)])\s|[☐☑]")
@@ -100,7 +110,7 @@ def _ended(stop: re.Match[str]) -> str:
 
 def _answer(found: re.Match[str]) -> str:
     """The sign of an answer in the place of what parts it from its question."""
-    is_no = found["no"] or found[0][0] in _DASHES and len(found[0]) == 1
+    is_no = found["no"] or (found[0][0] in _DASHES and len(found[0]) == 1)
     return ("⊖" if is_no else "⊕").ljust(len(found[0]))
 
 
@@ -123,11 +133,11 @@ def _hl7(escape: re.Match[str]) -> str:
 
 def _blank_tag(tag: re.Match[str]) -> str:
     name, width = (tag["name"] or "pre").lower(), len(tag[0])
-    if name in _INLINE_TAGS:
+    if _INLINE_TAG.fullmatch(name):
         return " " * width
     if name == "br":
         return "\n".ljust(width)
-    if name in _PARAGRAPH_TAGS or tag["end"]:
+    if _PARAGRAPH_TAG.fullmatch(name) or tag["end"]:
         return "\n\n".ljust(width)
     # An element of XML is called what it holds.
     return f"\n{name.replace('_', ' ')}:".ljust(width)

@@ -10,8 +10,10 @@ from popclust.reports.matching import Hit, Pattern
 from popclust.reports.parts import Composed
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
-_SIZE = re.compile(r"(?:\d+(?:[.,]\d+)?[x×*]?)+|x|mm|cm")
-_SMALLER = frozenset("less smaller below under than exceed exceeding unter kleiner".split())
+_SIZE = re.compile(r"\d[\d.,x×*]*|x|mm|cm")
+_SMALLER = frozenset(["less", "smaller", "below", "under", "than", "exceed", "exceeding", "unter", "kleiner"])
+_N_AROUND = 60
+"""Parts on each side of an observation that are looked at."""
 _JOINTS = frozenset({"", "and", "or", ",", "und", "oder", ", and", "/"})
 _N_WORDS_OF_LIMIT = 4
 """Words before a size among which "less than" is looked for."""
@@ -42,32 +44,33 @@ def composed(
     ends = [hit.start for hit in cues if hit.pattern.mark or hit.pattern.heading is not None]
     starts = [hit.start for hit in parts]
     kept, made = list(names), []
-    silent: list[Hit] | None = None
-    sentence: tuple[int, int, set[str]] = (-1, -1, set())
+    silent = [cue for cue in cues if any(t.kind == "none" for t in cue.pattern.triggers)]
+    low = high = 0
+    present: set[str] = set()
     for i in observations:
         hit = parts[i]
-        if i >= sentence[1]:
+        if i >= high:
             at = bisect_right(ends, hit.start)
             low = bisect_left(starts, ends[at - 1]) if at else 0
             high = bisect_left(starts, ends[at]) if at < len(ends) else len(parts)
-            sentence = low, high, {part for p in parts[low:high] for part in p.pattern.parts}
-        low, high, present = sentence
+            present = _called(parts[low:high])
         if all(f.organs.isdisjoint(present) for findings in hit.pattern.makes for f in findings):
             continue
-        if silent is None:
-            silent = [cue for cue in cues if any(t.kind == "none" for t in cue.pattern.triggers)]
         if any(cue.start <= hit.start and hit.end <= cue.end for cue in silent):
             # Within a phrase that says nothing, as "no increase in".
             continue
-        around = [*parts[low:i], *parts[i + 1 : high]]
-        others = {part for p in around for part in p.pattern.parts}
-        beside = {part for organ in _beside(hit, around, folded) for part in organ.pattern.parts}
+        around = [*parts[max(low, i - _N_AROUND) : i], *parts[i + 1 : min(high, i + 1 + _N_AROUND)]]
+        organs, nearest = _called(around), _called(_beside(hit, around, folded))
         for findings in hit.pattern.makes:
-            met = [f for f in findings if _meets(f, hit, beside if f.is_nearest else others, folded)]
+            met = [f for f in findings if _meets(f, hit, nearest if f.is_nearest else organs, folded)]
             if met:
                 _take_from(kept, hit, {numbers.get(f.term_id) for f in findings})
                 made += [_with_names(hit, [numbers[f.term_id]]) for f in met if f.term_id in numbers]
     return sorted([hit for hit in kept if hit.pattern.names] + made, key=_place)
+
+
+def _called(parts: Sequence[Hit]) -> set[str]:
+    return {part for hit in parts for part in hit.pattern.parts}
 
 
 def _take_from(names: list[Hit], hit: Hit, numbers: set[int | None]) -> None:
@@ -104,11 +107,11 @@ def _beside(hit: Hit, around: Sequence[Hit], folded: str) -> list[Hit]:
     if not organs:
         return []
     nearest = min(range(len(organs)), key=lambda i: max(organs[i].start - hit.end, hit.start - organs[i].end))
-    step = 1 if organs[nearest].start >= hit.end else -1
+    further = organs[nearest + 1 :] if organs[nearest].start >= hit.end else organs[:nearest][::-1]
     found = [organs[nearest]]
-    for organ in organs[nearest + step :: step] if step > 0 or nearest else []:
-        first, second = sorted((found[-1], organ))[:2]
-        if folded[first.end : second.start + 1].strip() not in _JOINTS:
+    for organ in further:
+        first, second = sorted((found[-1], organ), key=_start)
+        if folded[first.end : second.start].strip() not in _JOINTS:
             break
         found.append(organ)
     return found
@@ -122,4 +125,5 @@ def _shorter_mm(folded: str, unit: Hit) -> float:
         sizes += [float(number.replace(",", ".")) for number in _NUMBER.findall(words.pop())]
     if not sizes or _SMALLER.intersection(words[-_N_WORDS_OF_LIMIT:]):
         return 0.0
-    return min(sizes) * (10.0 if folded[unit.start + 1] == "c" or folded[unit.start + 1] == "z" else 1.0)
+    is_cm = folded[unit.start + 1] in "cz"
+    return min(sizes) * (10.0 if is_cm else 1.0)

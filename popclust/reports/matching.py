@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import ahocorasick
 
+from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
 from popclust.reports.concepts import Name
 from popclust.reports.inflection import forms
 from popclust.reports.lexicon import Lexicon
 from popclust.reports.parts import Composed, composed_findings
 from popclust.reports.parts import part_names as parts_of_findings
-from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
 from popclust.reports.spelling import Speller
 from popclust.reports.text import fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
@@ -204,7 +204,8 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
 
 def _role(pattern: Pattern) -> int:
     is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
-    return _CUE * is_cue + _NAME * bool(pattern.names) + _PART * bool(pattern.parts) + _HEAD * pattern.is_head + _STEM * bool(pattern.said)
+    is_name, is_part, is_stem = bool(pattern.names), bool(pattern.parts), bool(pattern.said)
+    return _CUE * is_cue + _NAME * is_name + _PART * is_part + _HEAD * pattern.is_head + _STEM * is_stem
 
 
 def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ...]) -> None:

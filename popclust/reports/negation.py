@@ -55,9 +55,7 @@ def assertions(names: Sequence[Hit], cues: Sequence[Hit], folded: str) -> list[s
     return statuses
 
 
-def _sentence(
-    names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, asked: int
-) -> list[str]:
+def _sentence(names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, asked: int) -> list[str]:
     """The statuses within one sentence."""
     if not cues:
         return ["affirmed"] * len(names)

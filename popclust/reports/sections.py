@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from popclust.reports.matching import SENTENCE_ENDS, Hit
 from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
+from popclust.reports.matching import SENTENCE_ENDS, Hit
 
 BODY = ""
 """Text under no heading."""

@@ -41,7 +41,8 @@ class FoldedText:
         list of (int, int)
             First character of each place, and the one after its last.
         """
-        found, starts = [], []
+        found: list[tuple[int, int]] = []
+        starts: list[int] = []
         token = position = reached = 0
         for start, end in places:
             token += self.folded.count(" ", position, start)

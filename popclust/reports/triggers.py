@@ -22,8 +22,9 @@ class Trigger:
     kind: str
     """A status, ``"leaning"`` (uncertain, but a negation before it wins: "no opacity to suggest pneumonia"),
     ``"affirmed"`` (wins over a negation farther away), ``"stop"`` (scopes end here), ``"link"`` (so do all but that of
-    a history: "status post lobectomy for cancer"), ``"present"`` (here that of a history does), ``"soft_stop"`` (they do if no "or" follows that would carry a list on), ``"or"``, or
-    ``"none"`` (hides the triggers and full stops inside it)."""
+    a history: "status post lobectomy for cancer"), ``"present"`` (here that of a history does), ``"soft_stop"``
+    (scopes end here if no "or" follows that would carry a list on), ``"or"``, or ``"none"`` (hides the triggers and
+    full stops inside it)."""
     before: bool
     """It governs what follows it."""
     after: bool
