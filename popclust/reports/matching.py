@@ -198,7 +198,7 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         makes = tuple(composed_findings()[part] for part in pattern.parts if part in composed_findings())
         automaton.add_word(phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes)))
     automaton.make_automaton()
-    words = {word for phrase in patterns for word in phrase.split()}
+    words = {word for phrase, pattern in patterns.items() if not pattern.said for word in phrase.split()}
     return Matcher(automaton, Speller(frozenset(words)))
 
 

@@ -67,7 +67,7 @@ class Speller:
 
 
 def _without_one(word: str) -> list[str]:
-    return [word[:i] + word[i + 1 :] for i in range(1, len(word))]
+    return [word[:i] + word[i + 1 :] for i in range(1, len(word) - 1)]
 
 
 def _is_slip(wrong: str, right: str) -> bool:
