@@ -31,18 +31,19 @@ _BOX = re.compile(r"(?:\[(?=.?\])|\((?=.\)))(?P<mark>[ xX*_✓]?)[\])]|(?P<empty
 _BOXES = ("[", "( )", "(x)", *"□◻☒✓✔")
 _DASHES = "-–—"
 _NO = (
-    r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|n"
+    r"no|none|nil|not? (?:seen|present|identified|visualized|detected|evident)|neg|negative|absent|n|0"
     r"|nein|keine?[rsn]?|negativ|o\.? ?b\.?"
 )
 _YES = r"yes|present|pos|positive|y|ja|vorhanden|positiv|j|x"
 _ANSWER = re.compile(
-    r"[:=|\t(?+–—-](?:"
-    r"(?:(?<=[:=\t(?])|(?<=\|)\|?|(?<=[ \t][–—-]))[ \t]{0,40}"
-    rf"(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})(?=[ \t]{{0,40}}(?:[.,;)\n|~]|$))"
+    r"[:=|\t([?+–—-](?:"
+    r"(?:(?<=[:=\t([?])|(?<=\|)\|?|(?<=[ \t][–—-]))[ \t]{0,40}"
+    rf"(?:(?P<no>(?:{_NO})\b|[–—-])|(?:{_YES})\b|\+{{1,3}})(?=[ \t]{{0,40}}(?:[].,;)\n|~]|$)|[ \t]+\w[\w ]{{1,25}}:)"
     r"|(?<=[ \t][+–—-])\+{0,2}(?=[ \t]{0,40}(?:\n|$)))",
     re.IGNORECASE,
 )
 """An answer to what stands before it: ``: no``, ``(-)``, ``= yes``, `` +`` at the end of a line."""
+_LEADERS = re.compile(rf"(?:\.{{3,}}|_{{3,}}|…)(?=[ \t]{{0,40}}(?:{_NO}|{_YES})\b)", re.IGNORECASE)
 _SIDES = ["bds", "beids", "bilat", "re", "li", "rechtss", "linkss", "etc", "usw"]
 _ABBREVIATED_END = re.compile(
     rf"\. (?=[A-ZÄÖÜ])(?:{'|'.join(rf'(?<={side}. )(?<!{chr(92)}w{side}. )' for side in _SIDES)})"
@@ -95,6 +96,8 @@ def _signs(text: str) -> str:
     """The signs of templates, and full stops that abbreviations and missing spaces hide."""
     if any(box in text for box in _BOXES):
         text = _BOX.sub(lambda m: ("☐" if m["empty"] or m["mark"] in (" ", "", "_") else "☑").ljust(len(m[0])), text)
+    if "..." in text or "___" in text or "…" in text:
+        text = _LEADERS.sub(lambda m: ":".ljust(len(m[0])), text)
     text = _ANSWER.sub(_answer, text)
     if "v." in text:
         text = _ABOVE_ALL.sub(lambda m: " " * len(m[0]), text)
