@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from popclust.reports.inflection import forms
 from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.terms import counts, find_mentions
+from popclust.reports.text import fold_phrase
 from popclust.settings import TermsSettings
 
 CT_LABELS = {
@@ -100,19 +102,24 @@ def _mean_f1(per_label: dict[str, dict[str, float]], labels: Sequence[str]) -> f
 
 
 def _medspacy(texts: Sequence[str], labels: Sequence[str], lexicon: Lexicon) -> dict[str, np.ndarray] | None:
-    """The labels by medspaCy's sentences, target rules and ConText, given the same English names; None without it."""
+    """The labels by medspaCy's sentences, target rules and ConText, given the same names in all their forms."""
     try:
         import medspacy
+        from loguru import logger
         from medspacy.target_matcher import TargetRule
     except ImportError:
         print("benchmarks/terms.py: install medspacy to compare with it: pip install medspacy", file=sys.stderr)
         return None
+    logger.disable("PyRuSH")
     pipeline = medspacy.load(enable=["sentencizer", "target_matcher", "context"])
     terms = {label: terms_of_label(label, lexicon) for label in labels}
-    names = {c.term_id: [n.text.lstrip("~=") for n in c.names if n.language == "en"] for c in lexicon.concepts}
+    names = {
+        c.term_id: {form for n in c.names if n.language == "en" for form in forms(fold_phrase(n.text).strip(), "en")}
+        for c in lexicon.concepts
+    }
     matcher = pipeline.get_pipe("medspacy_target_matcher")
     for label, ids in terms.items():
-        matcher.add([TargetRule(name, label) for i in ids for name in names[i]])
+        matcher.add([TargetRule(name, label) for i in ids for name in sorted(names[i])])
     found = {label: np.zeros(len(texts), bool) for label in labels}
     for number, document in enumerate(pipeline.pipe(texts)):
         for entity in document.ents:
