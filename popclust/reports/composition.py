@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from popclust.reports.matching import Hit, Pattern
 from popclust.reports.parts import Composed
@@ -44,7 +44,7 @@ def composed(
     ends = [hit.start for hit in cues if hit.pattern.mark or hit.pattern.heading is not None]
     starts = [hit.start for hit in parts]
     kept, made = list(names), []
-    silent = [cue for cue in cues if any(t.kind == "none" for t in cue.pattern.triggers)]
+    silent = [cue for cue in cues if "none" in cue.pattern.kinds]
     low = high = 0
     present: set[str] = set()
     for i in observations:
@@ -54,13 +54,14 @@ def composed(
             low = bisect_left(starts, ends[at - 1]) if at else 0
             high = bisect_left(starts, ends[at]) if at < len(ends) else len(parts)
             present = _called(parts[low:high])
-        if all(f.organs.isdisjoint(present) for findings in hit.pattern.makes for f in findings):
+        if hit.pattern.organs.isdisjoint(present):
             continue
         if any(cue.start <= hit.start and hit.end <= cue.end for cue in silent):
             # Within a phrase that says nothing, as "no increase in".
             continue
-        around = [*parts[max(low, i - _N_AROUND) : i], *parts[i + 1 : min(high, i + 1 + _N_AROUND)]]
-        organs, nearest = _called(around), _called(_beside(hit, around, folded))
+        # A part that is an organ too ("LAD") is not its own.
+        organs = present if len(hit.pattern.parts) == 1 else _called([*parts[low:i], *parts[i + 1 : high]])
+        nearest = _called(_beside(parts, i, low, high, folded))
         for findings in hit.pattern.makes:
             met = [f for f in findings if _meets(f, hit, nearest if f.is_nearest else organs, folded)]
             if met:
@@ -101,20 +102,26 @@ def _meets(finding: Composed, hit: Hit, organs: set[str], folded: str) -> bool:
     return not finding.limit_mm or _shorter_mm(folded, hit) >= finding.limit_mm
 
 
-def _beside(hit: Hit, around: Sequence[Hit], folded: str) -> list[Hit]:
+def _beside(parts: Sequence[Hit], i: int, low: int, high: int, folded: str) -> list[Hit]:
     """The organ nearest to an observation and those joined with it: "peribronchial and septal thickening"."""
-    organs = [p for p in around if not p.pattern.makes]
-    if not organs:
+    before = _organs(parts, range(i - 1, max(low, i - _N_AROUND) - 1, -1))
+    after = _organs(parts, range(i + 1, min(high, i + _N_AROUND)))
+    left, right = next(before, None), next(after, None)
+    if left is None and right is None:
         return []
-    nearest = min(range(len(organs)), key=lambda i: max(organs[i].start - hit.end, hit.start - organs[i].end))
-    further = organs[nearest + 1 :] if organs[nearest].start >= hit.end else organs[:nearest][::-1]
-    found = [organs[nearest]]
+    is_left = right is None or (left is not None and parts[i].start - left.end <= right.start - parts[i].end)
+    nearest, further = (left, before) if is_left else (right, after)
+    found = [nearest] if nearest is not None else []
     for organ in further:
-        first, second = sorted((found[-1], organ), key=_start)
+        first, second = (organ, found[-1]) if is_left else (found[-1], organ)
         if folded[first.end : second.start].strip() not in _JOINTS:
             break
         found.append(organ)
     return found
+
+
+def _organs(parts: Sequence[Hit], places: range) -> Iterator[Hit]:
+    return (parts[i] for i in places if not parts[i].pattern.makes)
 
 
 def _shorter_mm(folded: str, unit: Hit) -> float:

@@ -45,6 +45,8 @@ class Pattern(NamedTuple):
     """Concepts by number; -1: a phrase that is no finding."""
     triggers: tuple[Trigger, ...] = ()
     """What it says about findings near it."""
+    kinds: frozenset[str] = frozenset()
+    """The kinds of these triggers."""
     heading: Heading | None = None
     """The section that it heads."""
     mark: str = ""
@@ -59,6 +61,8 @@ class Pattern(NamedTuple):
     """Organs and observations that make findings together."""
     makes: tuple[tuple[Composed, ...], ...] = ()
     """What each of the observations among them may make."""
+    organs: frozenset[str] = frozenset()
+    """The organs that this takes."""
 
 
 class Hit(NamedTuple):
@@ -96,10 +100,14 @@ class Matcher:
         parts: list[Hit] = []
         for end, (length, role, pattern) in self.automaton.iter(folded):
             start = end - length + 1
+            if role == _CUE:
+                cues.append(_HIT(Hit, (start, end, pattern)))
+                continue
+            if role == _PART:
+                parts.append(_HIT(Hit, (start, end, pattern)))
+                continue
             if role & _CUE:
                 cues.append(_HIT(Hit, (start, end, pattern)))
-                if role == _CUE:
-                    continue
             if role & _HEAD:
                 start = folded.rfind(" ", 0, start + 1)
             if role & _STEM:
@@ -196,7 +204,11 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
     automaton = ahocorasick.Automaton()
     for phrase, pattern in patterns.items():
         makes = tuple(composed_findings()[part] for part in pattern.parts if part in composed_findings())
-        automaton.add_word(phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes)))
+        organs = frozenset(organ for findings in makes for finding in findings for organ in finding.organs)
+        kinds = frozenset(t.kind for t in pattern.triggers)
+        automaton.add_word(
+            phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes, organs=organs, kinds=kinds))
+        )
     automaton.make_automaton()
     words = {word for phrase, pattern in patterns.items() if not pattern.said for word in phrase.split()}
     return Matcher(automaton, Speller(frozenset(words)))

@@ -62,6 +62,8 @@ def _sentence(names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_e
     nearest: list[dict[str, int]] = [{} for _ in names]
     sentence_start = min(names[0].start, cues[0].start)
     for i, (start, end, pattern) in enumerate(cues):
+        if pattern.kinds <= _NO_STATUS:
+            continue
         for trigger in pattern.triggers:
             kind = trigger.kind
             if kind in _NO_STATUS:
@@ -123,8 +125,8 @@ def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int, stops: frozenset[
     """Where the scope of the cue `i` ends after it."""
     soft = sentence_end
     for start, _, pattern in cues[i + 1 :]:
-        kinds = {t.kind for t in pattern.triggers}
-        if kinds & stops:
+        kinds = pattern.kinds
+        if not kinds.isdisjoint(stops):
             return min(soft, start + 1)
         if "or" in kinds:
             soft = sentence_end
@@ -136,7 +138,7 @@ def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int, stops: frozenset[
 def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int, stops: frozenset[str]) -> int:
     """Where the scope of the cue `i` ends before it."""
     for _, end, pattern in reversed(cues[:i]):
-        if any(t.kind in stops for t in pattern.triggers):
+        if not pattern.kinds.isdisjoint(stops):
             return end
     return sentence_start
 

@@ -19,7 +19,7 @@ class Speller:
     words: frozenset[str]
     """Words as they are folded."""
     _shortened: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    _seen: set[str] = field(default_factory=set, repr=False)
+    _right: set[str] = field(default_factory=set, repr=False)
     _mended: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -31,11 +31,9 @@ class Speller:
     def mended(self, folded: str) -> str:
         """A folded text with the slips in long words mended, token for token."""
         words = folded.split(" ")
-        new = set(words) - self._seen
-        if new:
-            self._learn(new)
-        if self._mended.keys().isdisjoint(words):
+        if self._right.issuperset(words):
             return folded
+        self._learn(set(words) - self._right - self._mended.keys())
         return " ".join([self._mended.get(word, word) for word in words])
 
     def with_umlauts(self, text: str) -> str:
@@ -50,14 +48,14 @@ class Speller:
         return found[0]
 
     def _learn(self, new: Iterable[str]) -> None:
-        if len(self._seen) > _MAX_KEPT:
-            self._seen.clear()
+        if len(self._right) > _MAX_KEPT:
+            self._right.clear()
         for word in new:
-            self._seen.add(word)
-            if len(word) >= _MIN_LETTERS - 1 and word.isalpha() and word not in self.words:
-                right = self._nearest(word)
-                if right:
-                    self._mended[word] = right
+            is_long = len(word) >= _MIN_LETTERS - 1 and word.isalpha() and word not in self.words
+            if is_long and (right := self._nearest(word)):
+                self._mended[word] = right
+            else:
+                self._right.add(word)
 
     def _nearest(self, word: str) -> str | None:
         """The long word that is one slip away; of several the longest."""

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from popclust.reports.cleaning import INVISIBLE, cleaned
 
@@ -27,6 +28,8 @@ class FoldedText:
     """Words and punctuation marks in order."""
     folded: str = field(repr=False)
     """Lower-case tokens between single spaces, one before the first and one after the last."""
+    matches: list[re.Match[str]] = field(repr=False)
+    """Where each token stands in the cleaned report."""
 
     def spans(self, places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Characters of the report that folded characters between two spaces stand for.
@@ -41,27 +44,22 @@ class FoldedText:
         list of (int, int)
             First character of each place, and the one after its last.
         """
-        found: list[tuple[int, int]] = []
-        starts: list[int] = []
-        token = position = reached = 0
+        found = []
+        token = position = 0
         for start, end in places:
             token += self.folded.count(" ", position, start)
             position = start
             last = token + self.folded.count(" ", start + 1, end)
-            # What lies between tokens is in none, so the next place of a token's letters is its own.
-            for word in self.tokens[len(starts) : last + 1]:
-                reached = self.cleaned.index(word, reached)
-                starts.append(reached)
-                reached += len(word)
-            found.append((starts[token], starts[last] + len(self.tokens[last])))
+            found.append((self.matches[token].start(), self.matches[last].end()))
         return found
 
 
 def fold(text: str) -> FoldedText:
     """Clean a report, cut it into tokens and fold them."""
     clean = cleaned(text)
-    tokens = _TOKEN.findall(clean)
-    return FoldedText(clean, tokens, _folded(tokens))
+    matches = list(_TOKEN.finditer(clean))
+    tokens = list(map(itemgetter(0), matches))
+    return FoldedText(clean, tokens, _folded(tokens), matches)
 
 
 def fold_phrase(phrase: str) -> str:
