@@ -3,6 +3,8 @@
     python benchmarks/terms.py --reports openi_dev_reports.csv --labels openi_dev_labels.csv --json
     python benchmarks/terms.py --negation chapman_rsAnnotations.txt --json
     python benchmarks/terms.py --language de --negation tests/data/german_sentences.tsv --json
+    python benchmarks/terms.py --ct ctclip_manual_train.csv --json
+    python benchmarks/terms.py --snippets dev_en.tsv --terms-key terms_key.tsv --language en --json
 
 One half of the two development files was used to tune the tables of triggers and synonyms: a permutation of their
 rows, seeded with SEED, is cut in the middle; its first part was tuned on, the second held out. The default,
@@ -28,6 +30,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from terms_ct import ct_figures
+from terms_snippets import snippet_figures
 
 from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.phrases import phrase_status
@@ -71,12 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--labels", type=Path, help="CSV with one column of 0 and 1 per label, a row per report")
     parser.add_argument("--negation", type=Path, help="tab-parted annotations: number, phrase, sentence, status, ...")
+    parser.add_argument("--ct", type=Path, help="CSV of chest CT reports (report_text) with a column per finding")
+    parser.add_argument("--snippets", type=Path, nargs="+", help="tab-parted pieces of reports: text, term, status")
+    parser.add_argument("--terms-key", type=Path, help="tab-parted terms of the pieces: term, identifiers")
     parser.add_argument("--language", choices=["en", "de"], default="en")
     parser.add_argument("--part", choices=["auto", "all", "tuned", "held-out"], default="auto")
     parser.add_argument("--radlex", type=Path, default=DATA / "radlex" / "radlex_2017_label_rid_parent.csv")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if options.negation is not None:
+    if options.ct is not None:
+        figures = ct_figures(options.ct)
+    elif options.snippets is not None:
+        key = options.terms_key or options.snippets[0].parent / "terms_key.tsv"
+        figures = snippet_figures(options.snippets, key, options.language)
+    elif options.negation is not None:
         figures = negation_figures(options.negation, options.language, options.part)
     else:
         reports = options.reports or DATA / "reports" / "openi_dev_reports.csv"

@@ -44,7 +44,7 @@ def test_alternatives_nest() -> None:
         ("opacity", "en", "opacities"),
         ("fracture of rib", "en", "fractures of rib"),
         ("pulmonary edema", "en", "pulmonary oedema"),
-        ("pneumothorax", "en", "pnuemothorax"),
+        ("edema", "en", "edmea"),
         ("pleuraerguss", "de", "pleuraergüsse"),
         ("pleuraerguss", "de", "pleuraergusses"),
         ("pleuraerguss", "de", "pleuraerguß"),

@@ -37,6 +37,8 @@ class Lexicon:
     """Phrases that are no finding although they hold the name of one."""
     ancestors: Mapping[str, tuple[str, ...]] | None = None
     """Every class above a concept, nearest first, whether the lexicon looks for it or not."""
+    has_composed: bool = False
+    """Whether findings that are described, not named, are looked for (:mod:`popclust.reports.composition`)."""
     notice: str = NOTICE
     """The licence notice of the labels."""
 
@@ -51,9 +53,14 @@ class Lexicon:
         return {c.term_id: c.label for c in self.concepts}
 
     @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Place of every identifier among the concepts."""
+        return {c.term_id: i for i, c in enumerate(self.concepts)}
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the content."""
-        return hashlib.sha256(repr((self.concepts, self.decoys)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.concepts, self.decoys, self.has_composed)).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lexicon) and self.digest == other.digest
@@ -105,7 +112,7 @@ def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, builti
     builtin = {c.term_id: c for c in builtin_lexicon().concepts} if builtin_synonyms else {}
     concepts = [_with_names(classes[i], builtin.get(i)) for i in sorted(below, key=_by_number)]
     decoys = builtin_lexicon().decoys if builtin_synonyms else ()
-    return Lexicon(tuple(c for c in concepts if c.names), decoys, _ancestors(classes, sorted(below)))
+    return Lexicon(tuple(c for c in concepts if c.names), decoys, _ancestors(classes, sorted(below)), builtin_synonyms)
 
 
 @cache
@@ -120,7 +127,7 @@ def builtin_lexicon() -> Lexicon:
         else:
             decoys += names
     ordered = tuple(concepts[i] for i in sorted(concepts, key=_by_number))
-    return Lexicon(ordered, tuple(decoys), _ancestors(concepts))
+    return Lexicon(ordered, tuple(decoys), _ancestors(concepts), has_composed=True)
 
 
 def _expanded(names: str, language: str) -> Iterable[Name]:

@@ -13,14 +13,23 @@ from typing import Any, NamedTuple
 
 import ahocorasick
 
+from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
 from popclust.reports.concepts import Name
 from popclust.reports.inflection import forms
 from popclust.reports.lexicon import Lexicon
-from popclust.reports.text import LINE_BREAK, PARAGRAPH_BREAK, fold_phrase
+from popclust.reports.parts import Composed, composed_findings
+from popclust.reports.parts import part_names as parts_of_findings
+from popclust.reports.spelling import Speller
+from popclust.reports.text import fold_phrase
 from popclust.reports.triggers import Heading, Trigger, headings, triggers
 
 SENTENCE_ENDS = (".", "?", "!", ";", LINE_BREAK, PARAGRAPH_BREAK)
 _STOPS = (Trigger("stop", True, True, 0),)
+_CUE, _NAME, _PART, _HEAD, _STEM = 1, 2, 4, 8, 16
+"""What a pattern may be."""
+_COMPOUND_ENDS = {"verdächtig": "uncertain", "suspekt": "uncertain", "frei": "negated"}
+"""What the rest of a German compound says of the finding that it begins with."""
+_HIT = tuple.__new__
 _MIN_HEAD = 6
 """Letters of a German name that may be the head of a compound."""
 _MAX_ABBREVIATION = 6
@@ -36,6 +45,8 @@ class Pattern(NamedTuple):
     """Concepts by number; -1: a phrase that is no finding."""
     triggers: tuple[Trigger, ...] = ()
     """What it says about findings near it."""
+    kinds: frozenset[str] = frozenset()
+    """The kinds of these triggers."""
     heading: Heading | None = None
     """The section that it heads."""
     mark: str = ""
@@ -44,8 +55,14 @@ class Pattern(NamedTuple):
     """An abbreviation that only counts in capitals."""
     is_head: bool = False
     """The head of a compound, without the space before it."""
-    is_cue: bool = False
-    """Anything but a mere name."""
+    said: str = ""
+    """The status that the rest of a compound gives: "rundherdverdächtig"."""
+    parts: tuple[str, ...] = ()
+    """Organs and observations that make findings together."""
+    makes: tuple[tuple[Composed, ...], ...] = ()
+    """What each of the observations among them may make."""
+    organs: frozenset[str] = frozenset()
+    """The organs that this takes."""
 
 
 class Hit(NamedTuple):
@@ -61,6 +78,7 @@ class Hits(NamedTuple):
 
     names: list[Hit]
     cues: list[Hit]
+    parts: list[Hit]
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ class Matcher:
     """The automaton of one lexicon in one language."""
 
     automaton: ahocorasick.Automaton = field(repr=False)
+    speller: Speller = field(repr=False)
 
     def find(self, folded: str) -> Hits:
         """Names, and the triggers, headings and marks around them.
@@ -76,39 +95,66 @@ class Matcher:
         of one name. Cues never overlap: the first wins, of those that begin together the longest. A cue inside a name
         is part of it.
         """
-        names, cues = [], []
-        for end, pattern in self.automaton.iter(folded):
-            start = end - pattern.length + 1
-            if pattern.is_cue:
-                cues.append(Hit(start, end, pattern))
-            if pattern.names:
-                names.append(Hit(folded.rfind(" ", 0, start + 1) if pattern.is_head else start, end, pattern))
-        if not names:
-            return Hits([], [])
+        names: list[Hit] = []
+        cues: list[Hit] = []
+        parts: list[Hit] = []
+        for end, (length, role, pattern) in self.automaton.iter(folded):
+            start = end - length + 1
+            if role == _CUE:
+                cues.append(_HIT(Hit, (start, end, pattern)))
+                continue
+            if role == _PART:
+                parts.append(_HIT(Hit, (start, end, pattern)))
+                continue
+            if role & _CUE:
+                cues.append(_HIT(Hit, (start, end, pattern)))
+            if role & _HEAD:
+                start = folded.rfind(" ", 0, start + 1)
+            if role & _STEM:
+                end = folded.find(" ", end)
+            hit = _HIT(Hit, (start, end, pattern))
+            if role & _NAME:
+                names.append(hit)
+            if role & _PART:
+                parts.append(hit)
+        if not names and not parts:
+            return Hits([], [], [])
         names = _longest(names)
-        return Hits([hit for hit in names if hit.pattern.names[0] >= 0], _apart(cues, names))
+        found = [hit for hit in names if hit.pattern.names[0] >= 0]
+        return Hits(found, _apart(cues, names), _outside(_longest(parts), names))
 
 
 def cues_around(matcher: Matcher, folded: str, name: Hit) -> list[Hit]:
     """The cues of a folded text around a name that is already known."""
-    cues = [
-        Hit(end - pattern.length + 1, end, pattern) for end, pattern in matcher.automaton.iter(folded) if pattern.is_cue
-    ]
+    found = matcher.automaton.iter(folded)
+    cues = [Hit(end - length + 1, end, pattern) for end, (length, role, pattern) in found if role & _CUE]
     return _apart(cues, [name])
 
 
 def _longest(hits: list[Hit]) -> list[Hit]:
-    """Without those inside longer ones."""
-    if len(hits) == 1:
-        return hits
-    # At one place a whole word goes before the head of a compound, and a longer head before a shorter one.
-    hits.sort(key=lambda hit: (hit.start, -hit.end, hit.pattern.is_head, -hit.pattern.length))
+    """Without those inside longer ones.
+
+    The automaton gives hits by their end, and of one end the longest first: a whole word before the head of a compound.
+    """
     kept: list[Hit] = []
-    reach = -1
     for hit in hits:
-        if hit.end > reach:
-            kept.append(hit)
-            reach = hit.end
+        start = hit[0]
+        if kept and kept[-1][1] == hit[1] and kept[-1][0] <= start:
+            continue
+        while kept and kept[-1][0] >= start:
+            kept.pop()
+        kept.append(hit)
+    return kept
+
+
+def _outside(parts: list[Hit], names: list[Hit]) -> list[Hit]:
+    """Without the organs and observations inside a longer name."""
+    kept, i = [], 0
+    for part in parts:
+        while i < len(names) and names[i].end < part.end:
+            i += 1
+        if i == len(names) or names[i].start > part.start or names[i][:2] == part[:2]:
+            kept.append(part)
     return kept
 
 
@@ -135,10 +181,15 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
     for number, concept in enumerate(lexicon.concepts):
         for name in concept.names:
             if name.language == language:
-                _add_name(patterns, name, number)
+                _add_name(patterns, name, names=(number,))
     for name in lexicon.decoys:
         if name.language == language:
-            _add_name(patterns, name, -1)
+            _add_name(patterns, name, names=(-1,))
+    if lexicon.has_composed:
+        for part, names in parts_of_findings().items():
+            for name in names:
+                if name.language == language:
+                    _add_name(patterns, name, parts=(part,))
     for phrase, found in triggers(language).items():
         last = phrase[-2]
         is_end = last in SENTENCE_ENDS and phrase.startswith(" : ")
@@ -152,24 +203,38 @@ def matcher(lexicon: Lexicon, language: str) -> Matcher:
         _add(patterns, f" {mark} ", triggers=_STOPS)
     automaton = ahocorasick.Automaton()
     for phrase, pattern in patterns.items():
-        is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
-        automaton.add_word(phrase, pattern._replace(is_cue=is_cue))
+        makes = tuple(composed_findings()[part] for part in pattern.parts if part in composed_findings())
+        organs = frozenset(organ for findings in makes for finding in findings for organ in finding.organs)
+        kinds = frozenset(t.kind for t in pattern.triggers)
+        automaton.add_word(
+            phrase, (pattern.length, _role(pattern), pattern._replace(makes=makes, organs=organs, kinds=kinds))
+        )
     automaton.make_automaton()
-    return Matcher(automaton)
+    words = {word for phrase, pattern in patterns.items() if not pattern.said for word in phrase.split()}
+    return Matcher(automaton, Speller(frozenset(words)))
 
 
-def _add_name(patterns: dict[str, Pattern], name: Name, number: int) -> None:
+def _role(pattern: Pattern) -> int:
+    is_cue = bool(pattern.triggers or pattern.mark or pattern.heading)
+    is_name, is_part, is_stem = bool(pattern.names), bool(pattern.parts), bool(pattern.said)
+    return _CUE * is_cue + _NAME * is_name + _PART * is_part + _HEAD * pattern.is_head + _STEM * is_stem
+
+
+def _add_name(patterns: dict[str, Pattern], name: Name, **meaning: tuple[Any, ...]) -> None:
     text = name.text.lstrip("~=")
     phrase = fold_phrase(text).strip()
     if not phrase:
         return
-    is_upper = len(text) <= _MAX_ABBREVIATION and text.isupper() and len(text) > 1
+    is_upper = "names" in meaning and len(text) <= _MAX_ABBREVIATION and text.isupper() and len(text) > 1
     is_single = " " not in phrase
     is_head = name.text[0] == "~" or (name.language == "de" and is_single and len(phrase) >= _MIN_HEAD and not is_upper)
     for form in [phrase] if name.text[0] == "=" else forms(phrase, name.language):
-        _add(patterns, f" {form} ", names=(number,), is_upper=is_upper)
+        _add(patterns, f" {form} ", **meaning, is_upper=is_upper)
         if is_head and name.text[0] != "=":
-            _add(patterns, f"{form} ", names=(number,), is_head=True)
+            _add(patterns, f"{form} ", **meaning, is_head=True)
+            if "names" in meaning:
+                for rest, status in _COMPOUND_ENDS.items():
+                    _add(patterns, f" {form}{rest}", **meaning, said=status)
 
 
 def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
@@ -179,4 +244,7 @@ def _add(patterns: dict[str, Pattern], phrase: str, **meaning: Any) -> None:
         if known.names:
             meaning["is_upper"] = known.is_upper and meaning.get("is_upper", False)
         meaning["names"] = tuple(dict.fromkeys(known.names + meaning["names"]))
+    if "parts" in meaning:
+        meaning["parts"] = tuple(dict.fromkeys(known.parts + meaning["parts"]))
+        meaning["is_upper"] = known.is_upper
     patterns[phrase] = known._replace(**meaning)

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from popclust.reports.matching import Hit
 
 _FAR = 1 << 60
-_NO_STATUS = frozenset({"stop", "soft_stop", "or", "none"})
+_NO_STATUS = frozenset({"stop", "link", "present", "soft_stop", "or", "none"})
+_STOPS = frozenset({"stop", "link"})
+_STOPS_OF_HISTORY = frozenset({"stop", "present"})
+_PAIRED = (" noch ", " nor ")
+"""What joins a last item to a negated list; a comma after it begins something new."""
 _ORDER = ("hypothetical", "other_person", "historical")
 
 
@@ -44,36 +48,46 @@ def assertions(names: Sequence[Hit], cues: Sequence[Hit], folded: str) -> list[s
             last_name += 1
         if last_name > first_name:
             is_question = i < n_cues and cues[i].pattern.mark == "?"
+            asked = _asked_from(folded, cues[first_cue].start if cues else 0, sentence_end) if is_question else _FAR
             inside, found = cues[first_cue : i + 1], names[first_name:last_name]
-            statuses += _sentence(found, inside, folded, sentence_end, is_question)
+            statuses += _sentence(found, inside, folded, sentence_end, asked)
         first_cue, first_name = i + 1, last_name
     return statuses
 
 
-def _sentence(
-    names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, is_question: bool
-) -> list[str]:
+def _sentence(names: Sequence[Hit], cues: Sequence[Hit], folded: str, sentence_end: int, asked: int) -> list[str]:
     """The statuses within one sentence."""
     if not cues:
-        return ["hypothetical" if is_question else "affirmed"] * len(names)
+        return ["affirmed"] * len(names)
     nearest: list[dict[str, int]] = [{} for _ in names]
     sentence_start = min(names[0].start, cues[0].start)
     for i, (start, end, pattern) in enumerate(cues):
+        if pattern.kinds <= _NO_STATUS:
+            continue
         for trigger in pattern.triggers:
             kind = trigger.kind
             if kind in _NO_STATUS:
                 continue
+            stops = _STOPS_OF_HISTORY if kind == "historical" else _STOPS
             if trigger.before:
-                reach = _next_stop(cues, i, sentence_end)
+                reach = _next_stop(cues, i, sentence_end, stops)
+                if kind == "negated":
+                    reach = _list_end(folded, start, reach)
                 if trigger.scope:
                     reach = min(reach, _tokens_after(folded, end, trigger.scope))
                 _note(nearest, names, kind, end, reach, end, True)
             if trigger.after:
-                reach = _last_stop(cues, i, sentence_start)
+                reach = _last_stop(cues, i, sentence_start, stops)
                 if trigger.scope:
-                    reach = max(reach, _tokens_before(folded, start, trigger.scope))
+                    reach = max(reach, _tokens_before(folded, start, trigger.scope), folded.rfind(" , ", 0, start))
                 _note(nearest, names, kind, reach, start, start, False)
-    return [_status(near, is_question) for near in nearest]
+    return [_status(near, name.start >= asked) for near, name in zip(nearest, names, strict=True)]
+
+
+def _asked_from(folded: str, sentence_start: int, sentence_end: int) -> int:
+    """Where what a question mark asks of begins: at the bracket that it stands in, else with the sentence."""
+    opening = folded.rfind(" ( ", sentence_start, sentence_end)
+    return opening if opening >= 0 and folded.find(" ) ", opening, sentence_end) < 0 else 0
 
 
 def _note(
@@ -90,6 +104,8 @@ def _status(near: dict[str, int], is_question: bool) -> str:
     if is_question:
         return "hypothetical"
     negated, uncertain = near.get("negated", _FAR), near.get("uncertain", _FAR)
+    if near.get("affirmed", _FAR) < min(negated, uncertain):
+        return "affirmed"
     if negated < _FAR and negated <= uncertain:
         return "negated"
     for kind in _ORDER:
@@ -98,12 +114,19 @@ def _status(near: dict[str, int], is_question: bool) -> str:
     return "uncertain" if uncertain < _FAR or "leaning" in near else "affirmed"
 
 
-def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
+def _list_end(folded: str, start: int, reach: int) -> int:
+    """Where a negated list with a joined last item ends: "neither A nor B, but C" goes on without "but" too."""
+    joined = max(folded.rfind(pair, start, reach) for pair in _PAIRED)
+    comma = folded.find(" , ", joined, reach) if joined >= 0 else -1
+    return comma + 1 if comma >= 0 else reach
+
+
+def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int, stops: frozenset[str]) -> int:
     """Where the scope of the cue `i` ends after it."""
     soft = sentence_end
     for start, _, pattern in cues[i + 1 :]:
-        kinds = {t.kind for t in pattern.triggers}
-        if "stop" in kinds:
+        kinds = pattern.kinds
+        if not kinds.isdisjoint(stops):
             return min(soft, start + 1)
         if "or" in kinds:
             soft = sentence_end
@@ -112,10 +135,10 @@ def _next_stop(cues: Sequence[Hit], i: int, sentence_end: int) -> int:
     return soft
 
 
-def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int) -> int:
+def _last_stop(cues: Sequence[Hit], i: int, sentence_start: int, stops: frozenset[str]) -> int:
     """Where the scope of the cue `i` ends before it."""
     for _, end, pattern in reversed(cues[:i]):
-        if any(t.kind == "stop" for t in pattern.triggers):
+        if not pattern.kinds.isdisjoint(stops):
             return end
     return sentence_start
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from popclust.reports.cleaning import LINE_BREAK, PARAGRAPH_BREAK
 from popclust.reports.matching import SENTENCE_ENDS, Hit
-from popclust.reports.text import PARAGRAPH_BREAK
 
 BODY = ""
 """Text under no heading."""
@@ -25,15 +25,18 @@ def sections(names: Sequence[Hit], cues: Sequence[Hit]) -> list[str]:
     """The section of each name: the last heading before it.
 
     Under a heading that is no report of findings (indication, comparison, technique ...) a blank line leads back to the
-    body, so that a report whose findings have no heading of their own is not lost.
+    body, so that a report whose findings have no heading of their own is not lost; where no heading reports findings a
+    new line does.
     """
+    reports = any(c.pattern.heading is not None and c.pattern.heading.section in REPORTING for c in cues)
+    breaks = (PARAGRAPH_BREAK,) if reports else (PARAGRAPH_BREAK, LINE_BREAK)
     changes: list[tuple[int, str]] = []
     section, begun = BODY, 0
     for start, end, pattern in cues:
         if pattern.heading is not None:
             section, begun = pattern.heading.section, end
             changes.append((start, section))
-        elif pattern.mark == PARAGRAPH_BREAK and section != BODY and section not in REPORTING and start > begun:
+        elif pattern.mark in breaks and section != BODY and section not in REPORTING and start > begun:
             section = BODY
             changes.append((start, section))
     if not changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 
 from popclust import schema
 from popclust.errors import InputError
+from popclust.reports.composition import composed
 from popclust.reports.concepts import LANGUAGES
 from popclust.reports.language import detect_language
 from popclust.reports.lexicon import Lexicon
@@ -90,9 +92,15 @@ def _known_language(given: object, settings: TermsSettings) -> str | None:
 
 
 def _mentions(number: int, text: str, language: str | None, lexicon: Lexicon) -> Iterable[Mention]:
+    if language != "en":
+        text = matcher(lexicon, "de").speller.with_umlauts(text)
     folded = fold(text)
     language = language or detect_language(folded.folded) or _fuller_language(folded.folded, lexicon)
-    hits = matcher(lexicon, language).find(folded.folded)
+    found_by = matcher(lexicon, language)
+    folded = replace(folded, folded=found_by.speller.mended(folded.folded))
+    hits = found_by.find(folded.folded)
+    if hits.parts:
+        hits = hits._replace(names=composed(hits.names, hits.cues, hits.parts, folded.folded, lexicon.numbers))
     if not hits.names:
         return []
     return _asserted(number, folded, hits, language, lexicon)
@@ -117,7 +125,8 @@ def _asserted(number: int, folded: FoldedText, hits: Hits, language: str, lexico
             continue
         for concept_number in hit.pattern.names:
             concept = lexicon.concepts[concept_number]
-            found.append(Mention(number, concept.term_id, concept.label, status, section, start, end, language))
+            said = hit.pattern.said or status
+            found.append(Mention(number, concept.term_id, concept.label, said, section, start, end, language))
     return found
 
 

@@ -12,7 +12,7 @@ from popclust.reports.text import alternatives, fold_phrase
 STATUSES = ("affirmed", "negated", "uncertain", "historical", "hypothetical", "other_person")
 """What a report may say of a finding."""
 
-_KINDS = (*STATUSES[1:], "leaning", "stop", "soft_stop", "or", "none")
+_KINDS = (*STATUSES, "leaning", "stop", "link", "present", "soft_stop", "or", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,10 @@ class Trigger:
 
     kind: str
     """A status, ``"leaning"`` (uncertain, but a negation before it wins: "no opacity to suggest pneumonia"),
-    ``"stop"`` (scopes end here), ``"soft_stop"`` (they do if no "or" follows that would carry a list on), ``"or"``, or
-    ``"none"`` (hides the triggers and full stops inside it)."""
+    ``"affirmed"`` (wins over a negation farther away), ``"stop"`` (scopes end here), ``"link"`` (so do all but that of
+    a history: "status post lobectomy for cancer"), ``"present"`` (here that of a history does), ``"soft_stop"``
+    (scopes end here if no "or" follows that would carry a list on), ``"or"``, or ``"none"`` (hides the triggers and
+    full stops inside it)."""
     before: bool
     """It governs what follows it."""
     after: bool

@@ -204,7 +204,7 @@ def _together(frames: Sequence[pd.DataFrame], table: str) -> pd.DataFrame:
 
 STAGE = Stage(
     name="terms",
-    version=2,
+    version=3,
     title="find report terms",
     sections=("terms",),
     reads=("ingest",),
