@@ -66,7 +66,7 @@ def _gain_of_cells(
 
 
 def as_good_as_best(gain: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which numbers of groups foretell reports as well as the best, within one standard error of the difference.
+    """Which numbers of groups foretell reports as well as the best, within one standard error of its gain.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def as_good_as_best(gain: NDArray[np.float64], codes: NDArray[np.int64]) -> NDAr
     Returns
     -------
     ndarray of bool
-        (code,) whether the best one's gain is larger by at most one standard error of the paired difference.
+        (code,) whether the best one's gain is larger by at most its own standard error over the units.
 
     References
     ----------
@@ -86,6 +86,5 @@ def as_good_as_best(gain: NDArray[np.float64], codes: NDArray[np.int64]) -> NDAr
     """
     by_code = pd.DataFrame(gain).groupby(codes, sort=True).mean().to_numpy()
     best = by_code[int(np.argmax(by_code.mean(axis=1).round(12)))]
-    lost = best - by_code
-    error = lost.std(axis=1, ddof=1) / np.sqrt(lost.shape[1]) if lost.shape[1] > 1 else np.zeros(len(lost))
-    return np.asarray(lost.mean(axis=1) <= error + 1e-12)
+    error = best.std(ddof=1) / np.sqrt(best.size) if best.size > 1 else 0.0
+    return np.asarray(by_code.mean(axis=1) >= best.mean() - error - 1e-12)
