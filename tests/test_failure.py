@@ -193,7 +193,7 @@ def test_json_is_strict_whatever_the_library_that_made_the_value():
     values = {
         "numpy": [np.float32("nan"), np.int64(3), np.bool_(True), np.float32(0.5), np.array([[1.0, -np.inf]])],
         "scalar array": np.array(4),
-        "dates": [datetime(2026, 1, 2, tzinfo=UTC), pd.NaT, np.datetime64("NaT"), np.datetime64("2026-01-02")],
+        "dates": [datetime(2026, 1, 2, tzinfo=UTC), pd.NaT, np.datetime64("NaT", "s"), np.datetime64("2026-01-02")],
         "series": pd.Series([1.5, np.nan]),
         "set": {"b", "a"},
         "card": _Card(float("nan"), Path("/x")),

@@ -54,6 +54,7 @@ class _Remote(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         super().__init__()
+        self._file: Any = io.BytesIO()  # is closed where nothing could be opened
         with _as_os_error():
             fs, remote = fsspec.core.url_to_fs(path)
             self._file = fs.open(remote, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")

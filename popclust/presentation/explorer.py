@@ -6,6 +6,7 @@ it is meant for a machine of one's own.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -92,12 +93,21 @@ def start_server(study: Study, port: int) -> Server:
     _refuse_taken(port)
     data.read_explored(study)  # tells now, not in the browser, if there is nothing to see
     application = Application(FunctionHandler(lambda document: fill(document, study)))
+    _have_event_loop()
     origins = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")] if port else None
     server = Server({"/": application}, port=port, address="127.0.0.1", allow_websocket_origin=origins)
     if not port:
         server._tornado.websocket_origins.update(f"{host}:{server.port}" for host in ("127.0.0.1", "localhost"))
     server.start()
     return server
+
+
+def _have_event_loop() -> None:
+    """A loop for the server where none is running yet: newer Pythons make none by themselves."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def _refuse_taken(port: int) -> None:
