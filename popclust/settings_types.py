@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
@@ -79,28 +79,7 @@ CohortColumn = Literal[
     "contrast",
 ]
 ChosenBy = Literal["prediction", "Q"]
-Technical = Literal[
-    "scanner",
-    "kernel",
-    "slice_thickness_mm",
-    "noise_hu",
-    "edge_mm",
-    "contrast",
-    "coverage",
-    "ncc",
-    "lung_dice",
-    "sex",
-    "age_years",
-    "acquired_on",
-]
-
-TECHNICAL: tuple[Technical, ...] = (
-    "scanner",
-    "kernel",
-    "slice_thickness_mm",
-    "noise_hu",
-    "edge_mm",
-    "contrast",
-    "coverage",
-)
+Acquired = Literal["scanner", "kernel", "slice_thickness_mm", "noise_hu", "edge_mm", "contrast", "coverage"]
+Technical = Literal[Acquired, "ncc", "lung_dice", "sex", "age_years", "acquired_on"]
+TECHNICAL: tuple[Technical, ...] = get_args(Acquired)
 """What a scanner or field of view may explain. Not ncc: disease itself lowers the correlation with the atlas."""

@@ -32,8 +32,8 @@ MIN_VOTES = 12
 TOLERANCE_MM, TOLERANCE_DEG = 6.0, 10.0
 """How far a keypoint and its frame may be from where the rigid map takes them. Breathing moves the lung by more, the
 spine and the ribs less."""
-MIN_INLIERS = 16
-"""Locations that must agree on one rigid map: two people reached 14, one person had 17 (docs/sift3d.md)."""
+MIN_INLIERS = 18
+"""Locations that must agree on one rigid map: two people reached 14, one person had 22 (docs/sift3d.md)."""
 BLOCK = 500
 """New volumes that are held in memory (60 KB each) while the others pass by."""
 
