@@ -25,6 +25,8 @@ from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeE
 
 log = logging.getLogger(__name__)
 
+MIN_IN_FLIGHT = 32
+"""Tasks in flight at least, however few the threads: a graph that carries one task costs thrice that of eight."""
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -158,7 +160,7 @@ class _Window:
     def _room_now(self) -> int:
         now = time.monotonic()
         if now - self._asked_at >= _THREADS_S:  # workers come and go
-            self._asked_at, self._room = now, max(1, self.per_thread * n_threads(self.client))
+            self._asked_at, self._room = now, max(MIN_IN_FLIGHT, self.per_thread * n_threads(self.client))
         return self._room
 
 

@@ -15,6 +15,8 @@ from popclust.features.sift3d import Keypoints
 
 N_DRAWS = 2000
 """Triples of matches that are drawn as hypotheses, beside the one from every match's own frames."""
+BLOCK = 128
+"""Maps whose support is summed at once."""
 N_POLISHED = 20
 """Best hypotheses that are refined by least squares before the winner is chosen."""
 
@@ -180,12 +182,15 @@ def _from_triples(pairs: _Pairs, seed: int, similarity: bool) -> NDArray[np.floa
     """(n, 3, 4) maps from random triples of matches whose sides agree in length within a quarter."""
     rng = np.random.default_rng(seed)
     triples = rng.integers(len(pairs.location), size=(20 * N_DRAWS, 3))
-    a, b = pairs.fixed_mm[triples], pairs.moving_mm[triples]
-    side_a = np.linalg.norm(a - np.roll(a, 1, axis=1), axis=2)
-    side_b = np.linalg.norm(b - np.roll(b, 1, axis=1), axis=2)
-    alike = np.abs(np.log(np.maximum(side_b, 1e-3) / np.maximum(side_a, 1e-3))) < np.log(1.25)
-    usable = np.flatnonzero((side_a.min(axis=1) > 20.0) & alike.all(axis=1))[:N_DRAWS]
-    return _least_squares(a[usable], b[usable], np.ones(3), similarity)
+    for i, j in ((0, 1), (1, 2), (2, 0)):  # most fall at the first side
+        side_a, side_b = (
+            np.sqrt(((at[triples[:, i]] - at[triples[:, j]]) ** 2).sum(axis=1))
+            for at in (pairs.fixed_mm, pairs.moving_mm)
+        )
+        alike = np.abs(np.log(np.maximum(side_b, 1e-3) / np.maximum(side_a, 1e-3))) < np.log(1.25)
+        triples = triples[(side_a > 20.0) & alike]
+    triples = triples[:N_DRAWS]
+    return _least_squares(pairs.fixed_mm[triples], pairs.moving_mm[triples], np.ones(3), similarity)
 
 
 def _least_squares(
@@ -209,17 +214,20 @@ def _least_squares(
     return np.concatenate([linear, (mean_b - np.einsum("nij,nj->ni", linear, mean_a))[:, :, None]], axis=2)
 
 
-def _distances(maps: NDArray[np.float64], pairs: _Pairs) -> NDArray[np.float64]:
-    """(map, match) distance between where a map takes the fixed position and its match."""
-    moved = np.einsum("hij,nj->hni", maps[:, :, :3], pairs.fixed_mm) + maps[:, None, :, 3]
-    return np.linalg.norm(moved - pairs.moving_mm, axis=2)
+def _squared_distances(maps: NDArray[np.float64], pairs: _Pairs) -> NDArray[np.float64]:
+    """(map, match) squared distance between where a map takes the fixed position and its match."""
+    at = np.concatenate([pairs.fixed_mm.T, np.ones((1, len(pairs.fixed_mm)))])
+    away = (maps.reshape(-1, 4) @ at).reshape(len(maps), 3, -1)
+    away -= pairs.moving_mm.T
+    away *= away
+    return np.asarray(away.sum(axis=1))
 
 
 def _support(maps: NDArray[np.float64], pairs: _Pairs, tolerance_mm: float) -> NDArray[np.float64]:
-    """(map,) MSAC score, in blocks that bound the memory."""
+    """(map,) MSAC score, in blocks that stay in the processor's cache."""
     blocks = [
-        np.maximum(0.0, 1.0 - (_distances(maps[i : i + 256], pairs) / tolerance_mm) ** 2) @ pairs.weight
-        for i in range(0, len(maps), 256)
+        np.maximum(0.0, 1.0 - _squared_distances(maps[i : i + BLOCK], pairs) / tolerance_mm**2) @ pairs.weight
+        for i in range(0, len(maps), BLOCK)
     ]
     return np.concatenate(blocks)
 
@@ -228,7 +236,7 @@ def _polished(start: NDArray[np.float64], pairs: _Pairs, tolerance_mm: float, si
     """Least squares on the inliers, again and again, until they stay the same."""
     best, before = start, np.zeros(len(pairs.location), dtype=bool)
     for _ in range(20):
-        inlier = _distances(best[None], pairs)[0] < tolerance_mm
+        inlier = _squared_distances(best[None], pairs)[0] < tolerance_mm**2
         if len(np.unique(pairs.location[inlier])) < 3 or np.array_equal(inlier, before):
             break
         a, b = pairs.fixed_mm[None, inlier], pairs.moving_mm[None, inlier]
@@ -238,10 +246,10 @@ def _polished(start: NDArray[np.float64], pairs: _Pairs, tolerance_mm: float, si
 
 
 def _fit(matrix: NDArray[np.float64], pairs: _Pairs, tolerance_mm: float) -> RigidFit:
-    distance = _distances(matrix[None], pairs)[0]
-    inlier = distance < tolerance_mm
+    squared = _squared_distances(matrix[None], pairs)[0]
+    inlier = squared < tolerance_mm**2
     scale = float(np.cbrt(np.linalg.det(matrix[:, :3])))
-    residual = float(np.sqrt(np.mean(distance[inlier] ** 2))) if inlier.any() else float("inf")
+    residual = float(np.sqrt(squared[inlier].mean())) if inlier.any() else float("inf")
     return RigidFit(
         rotation=matrix[:, :3] / scale,
         translation_mm=matrix[:, 3],

@@ -7,6 +7,7 @@ vessels for mirrored, the spine for face down, the windpipe and the apices for f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,24 +31,24 @@ FLIPS = {"upright": (), "feet_first": (0,), "face_down": (1,), "mirrored": (2,)}
 
 
 def find_orientation(reference: Prepared, volume: Prepared, settings: NormalizeSettings) -> Orientation:
-    """Register the volume and its mirror images to the atlas, coarsely, compare, and ask the body.
+    """Ask the body which ways round are possible; register those mirror images to the atlas, coarsely, and compare.
 
-    Mirror images that are far worse than upright at the start already are spared the registration.
+    Mirror images that the spine, the windpipe or the apices rule out, or that are far worse than upright at the start
+    already, are spared the registration.
     """
     template, coarse = _coarse(reference), _coarse(volume)
-    ways = {name: flipped(coarse, axes) for name, axes in FLIPS.items()}
+    possible = [name for name in FLIPS if name not in _BODY_SAYS or _BODY_SAYS[name](coarse)]
+    ways = {name: flipped(coarse, FLIPS[name]) for name in possible}
     starts = {name: search_start(way, template) for name, way in ways.items()}
-    maps = {
-        name: _affine(ways[name], template, start, settings)
-        for name, start in starts.items()
-        if start.score > starts["upright"].score - HOPELESS_NCC
-    }
+    worth = [name for name, start in starts.items() if start.score > starts["upright"].score - HOPELESS_NCC]
+    # All from the same start and at the same resolution, or the comparison would be no fair one.
+    maps = {name: _affine(ways[name], template, starts[name], settings) for name in worth if len(worth) > 1}
     scores = {name: start.score for name, start in starts.items()}
     scores |= {name: float(explained(ways[name], template, [found])[0]) for name, found in maps.items()}
     other = max((name for name in scores if name != "upright"), key=lambda name: scores[name])
     advantage = scores[other] - scores["upright"]
-    best = other if advantage > 0 else "upright"
-    return Orientation(best, advantage, _body_agrees(other, ways, template, maps))
+    body_agrees = other in _BODY_SAYS or (other in maps and _heart_agrees(other, ways, template, maps))
+    return Orientation(other if advantage > 0 else "upright", advantage, body_agrees)
 
 
 def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
@@ -61,15 +62,15 @@ def flipped(volume: Prepared, axes: tuple[int, ...]) -> Prepared:
     )
 
 
-def _body_agrees(way: str, ways: dict[str, Prepared], template: Prepared, maps: dict[str, AffineMap]) -> bool:
-    """Whether what the lungs do not decide speaks for a way round."""
-    volume = ways["upright"]
-    if way == "face_down":
-        return spine_balance(volume.image, volume.hull) < 0
-    if way == "feet_first":
-        return head_balance(volume.image, volume.lungs.voxels, volume.hull) < 0
-    if way not in maps:
-        return False
+_BODY_SAYS: dict[str, Callable[[Prepared], bool]] = {
+    "face_down": lambda volume: spine_balance(volume.image, volume.hull) < 0,
+    "feet_first": lambda volume: head_balance(volume.image, volume.lungs.voxels, volume.hull) < 0,
+}
+"""What the body of the volume as it is says of a way round, before anything is registered."""
+
+
+def _heart_agrees(way: str, ways: dict[str, Prepared], template: Prepared, maps: dict[str, AffineMap]) -> bool:
+    """Whether what lies between the lungs fits better that way round."""
     fit = {name: _heart_ncc(ways[name], template, maps[name]) for name in ("upright", way)}
     return fit[way] > fit["upright"]
 
