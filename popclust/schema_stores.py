@@ -82,10 +82,13 @@ STORES = {
         centres            float32  word,column  -   centres of the words: scaled features, then scaled position
         feature_centre     float64  feature      -   median of each feature
         feature_spread     float64  feature      -   interquartile range of each feature over 1.349
+        projection         float64  feature,from_feature - scaled features without what a scanner does to them
+        nuisance_share     float64  direction    -   share of the variance that degraded copies move, the largest first
         position_centre_mm float64  axis         mm  mean position z, y, x in the atlas
         position_spread_mm float64  axis         mm  standard deviation of the position
         @name              the vocabulary
         @spatial_weight    weight of the position against the features
+        @n_removed         directions that are left out of the features
     """,
     "word_counts": """
         word_counts.zarr

@@ -1,6 +1,7 @@
 """The settings of a study: study.toml read, checked and written, and what of it others may see.
 
-Each setting is declared once, in :mod:`popclust.settings_sections`; everything here follows from the declarations.
+Each setting is declared once, in :mod:`popclust.settings_sections` or :mod:`popclust.settings_learning`; everything
+here follows from the declarations.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from popclust.errors import InputError
 from popclust.schema import FORMAT_VERSION
 from popclust.settings_check import check
 from popclust.settings_declared import ALL, SECTIONS, Declaration, field_docs
-from popclust.settings_sections import (
+from popclust.settings_learning import (
     AssociateSettings,
-    AtlasSettings,
     ClusterSettings,
-    ComputeSettings,
     EncodeSettings,
+    TermsSettings,
+    TopicsSettings,
+    VocabularySettings,
+)
+from popclust.settings_sections import (
+    AtlasSettings,
+    ComputeSettings,
     ExtractSettings,
     HaralickSettings,
     IngestSettings,
@@ -30,9 +36,6 @@ from popclust.settings_sections import (
     Settings,
     SiftSettings,
     SummarizeSettings,
-    TermsSettings,
-    TopicsSettings,
-    VocabularySettings,
 )
 from popclust.settings_types import Kind
 
@@ -162,10 +165,10 @@ def reference() -> str:
     lines = [
         "# Settings of a study",
         "",
-        "Written from the declarations in `popclust/settings_sections.py`; `popclust init` writes a `study.toml` with",
-        "all of it as comments. A *place* says where input lies: results depend on what is there, not on the place,",
-        "and no page or run card shows it. A *limit* says when to give up or how to compute. All other settings shape",
-        "results: changing one makes anew what depends on it.",
+        "Written from the declarations in `popclust/settings_sections.py` and `settings_learning.py`; `popclust init`",
+        "writes a `study.toml` with all of it as comments. A *place* says where input lies: results depend on what is",
+        "there, not on the place, and no page or run card shows it. A *limit* says when to give up or how to compute.",
+        "All other settings shape results: changing one makes anew what depends on it.",
     ]
     for section, cls in SECTIONS.items():
         lines += ["", f"## [{section}]", "", str(inspect.getdoc(cls)), ""]

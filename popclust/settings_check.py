@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from popclust.errors import InputError
-from popclust.settings_sections import EncodeSettings, HaralickSettings, Settings
+from popclust.settings_learning import EncodeSettings
+from popclust.settings_sections import HaralickSettings, Settings
 
 Finding = tuple[str, bool, str]
 """A setting's full name, whether it goes with the others, and what it must do to."""

@@ -12,26 +12,25 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from popclust.settings_learning import (
+    AssociateSettings,
+    ClusterSettings,
+    EncodeSettings,
+    TermsSettings,
+    TopicsSettings,
+    VocabularySettings,
+)
 from popclust.settings_types import (
     LIMIT,
     LOWER_FIRST,
     PLACE,
     REGULAR_EXPRESSION,
-    TECHNICAL,
-    ChosenBy,
-    CohortColumn,
     Correlation,
     Count,
     CountOrNone,
-    Descriptor,
-    ErrorRate,
-    Level,
     Millimetres,
-    Prior,
-    ReportSection,
     Seed,
     Share,
-    Technical,
     Text,
     Unit,
     Weight,
@@ -219,138 +218,6 @@ class ExtractSettings:
     """Rows that each volume contributes to the training of each vocabulary at most."""
     seed: Seed = 0
     """Seed of their choice."""
-
-
-@dataclass(frozen=True)
-class VocabularySettings:
-    """Visual words, learnt out of core by mini-batch k-means."""
-
-    n_words_haralick: Count = 200
-    """Words of the texture vocabulary."""
-    n_words_micro_sift: Count = 100
-    """Words of the vocabulary of small shape features."""
-    n_words_macro_sift: Count = 100
-    """Words of the vocabulary of large shape features."""
-    spatial_weight: Weight = 0.0
-    """Weight of position against features, as a ratio of summed variances. Words of places tell persons apart."""
-    block_rows: Count = 8192
-    """Rows per block; each block is one mini-batch."""
-    n_passes: Count = 3
-    """Times the training rows are gone through."""
-    seed: Seed = 0
-    """Seed of the initial centres and of the order of the rows."""
-
-
-@dataclass(frozen=True)
-class EncodeSettings:
-    """Word counts and their masses."""
-
-    mass_haralick: Weight = 5000.0
-    """Sum that a volume's haralick counts are scaled to before vocabularies are concatenated."""
-    mass_micro_sift: Weight = 500.0
-    """The same for micro_sift."""
-    mass_macro_sift: Weight = 500.0
-    """The same for macro_sift."""
-
-
-@dataclass(frozen=True)
-class TopicsSettings:
-    """Latent Dirichlet allocation."""
-
-    n_topics: Annotated[int, Meta(ge=2)] = 20
-    """Topics (the paper's: 20)."""
-    doc_topic_prior: Prior = 0.05
-    """Dirichlet prior of a volume's topics."""
-    topic_word_prior: Prior = 0.01
-    """Dirichlet prior of a topic's words."""
-    n_iterations: Count = 50
-    """Variational passes over the population."""
-    seed: Seed = 0
-    """Seed of the initial topics."""
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """Groups of volumes."""
-
-    engine: Literal["auto", "exact", "minibatch"] = "auto"
-    """'exact': scikit-learn's k-means; 'minibatch': dask-ml's, out of core; 'auto': exact up to exact_limit volumes."""
-    exact_limit: Annotated[CountOrNone, Unit("volumes")] = 50_000
-    """Volumes up to which 'auto' is exact."""
-    n_clusters_min: Annotated[int, Meta(ge=2)] = 2
-    """Smallest number of groups tried."""
-    n_clusters_max: Annotated[int, Meta(ge=2)] = 30
-    """Largest number of groups tried; never more than a third of the volumes."""
-    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)] = (0, 1, 2, 3, 4)
-    """Seeds of k-means (the paper's: 5 of them)."""
-    descriptors: Annotated[tuple[Descriptor, ...], Meta(min_length=1)] = (
-        "haralick",
-        "sift",
-        "concatenated",
-        "lda",
-    )
-    """Volume descriptors compared."""
-
-
-@dataclass(frozen=True)
-class TermsSettings:
-    """Terms in radiology reports."""
-
-    reports: Annotated[str, PLACE] = ""
-    """CSV or Parquet with `text` and one of series_instance_uid, study_instance_uid, accession_number, volume_id; or a
-    folder of DICOM SR or FHIR DiagnosticReport files."""
-    lexicon: Annotated[str, PLACE] = ""
-    """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
-    roots: Annotated[tuple[Text, ...], Meta(min_length=1)] = ("RID34785",)
-    """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs.
-    Not applied to the built-in lexicon."""
-    builtin_synonyms: bool = True
-    """Add the built-in English and German synonyms to the same classes of your own lexicon."""
-    roll_up: tuple[Text, ...] = ()
-    """RadLex classes that everything below them counts as (RID5350: every pneumonia counts as pneumonia)."""
-    language: Literal["auto", "en", "de"] = "auto"
-    """Language of the reports."""
-    sections: tuple[ReportSection, ...] = ("findings", "impression")
-    """Report sections that count, where a report has headings."""
-    count_uncertain: bool = False
-    """Count uncertain mentions as findings."""
-
-
-@dataclass(frozen=True)
-class AssociateSettings:
-    """Which groups mean something."""
-
-    descriptor: Literal["haralick", "sift", "concatenated", "lda", "best"] = "lda"
-    """Descriptor that is reported (the paper's: lda)."""
-    choose_by: ChosenBy = "prediction"
-    """'prediction': the fewest groups that foretell left-out reports as well as the best number, within one standard
-    error; 'Q' (the paper's): the number of groups with the most significant associations."""
-    unit: Literal["patient", "volume"] = "patient"
-    """What is counted: one volume per patient, or every volume (the paper's)."""
-    min_term_count: Count = 50
-    """Terms in fewer units are not tested (the paper: more than 50); below 600 units: in fewer than a twelfth, or 5."""
-    alpha: Level = 0.05
-    """Level of a significant association after Holm's correction over the groups of a term."""
-    n_permutations: CountOrNone = 1000
-    """Permutations of the null distribution of Q; 0 leaves it out."""
-    strata: tuple[CohortColumn, ...] = ()
-    """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
-    technical: tuple[Technical, ...] = TECHNICAL
-    """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
-    gate_fdr: Level = 0.01
-    """False discovery rate among the associations that survive such a stratification."""
-    n_strata: Annotated[int, Meta(ge=2)] = 4
-    """Quantile strata of a variable that is a measurement."""
-    power: Level = 0.8
-    """Probability at which an odds ratio counts as detectable."""
-    miss_rate: ErrorRate = 0.11
-    """Share of findings that the term extractor misses (1 - recall; 0.11 on labelled chest X-ray reports)."""
-    false_mention_rate: ErrorRate = 0.09
-    """Share of extracted findings that are false (1 - precision; 0.09 on the same)."""
-    n_noise_repeats: CountOrNone = 20
-    """Repeats of that simulation; 0 leaves it out."""
-    seed: Seed = 0
-    """Seed of the permutations, the split into halves and the simulated errors."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_missing_values_and_lists_come_back():
 
 
 def vocabulary(n_words: int = 4) -> Vocabulary:
-    scaling = FeatureScaling(np.zeros(2), np.ones(2), np.zeros(3), np.ones(3), 0.5)
+    scaling = FeatureScaling.empty(2, 0.5)
     return Vocabulary("haralick", scaling, np.zeros((n_words, 5), np.float32))
 
 

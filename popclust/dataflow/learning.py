@@ -18,6 +18,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from popclust import schema
 from popclust.dataflow.stages import stage_named
+from popclust.population.nuisance import find_nuisance
 from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, training_order
 from popclust.study import Study
 
@@ -79,18 +80,26 @@ class _Sample:
             raise
 
 
-def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, Any]:
-    """Learn one vocabulary by dask-ml's incremental mini-batch k-means over the packed training rows."""
+def learn_words(
+    study: Study, name: str, client: Client | None, pairs: Sequence[NDArray[np.float32]] = ()
+) -> Mapping[str, Any]:
+    """Learn one vocabulary by dask-ml's incremental mini-batch k-means over the packed training rows.
+
+    `pairs` are features (copy, n, d) of some volumes and of their degraded copies: what moves there is left out.
+    """
     settings = study.settings.vocabulary
     rows = _array(study.open_group("vocabulary", "training.zarr"), name)
     width = rows.shape[1] - 3
     first = np.asarray(rows[:_SCALING_ROWS])
     group = study.open_group("vocabulary", f"{name}.zarr", mode="w")
     if len(first) == 0:  # nobody has a feature of this kind: a vocabulary of no words
-        scaling = FeatureScaling(np.zeros(width), np.ones(width), np.zeros(3), np.ones(3), settings.spatial_weight)
+        scaling = FeatureScaling.empty(width, settings.spatial_weight)
         Vocabulary(name, scaling, np.zeros((0, width + 3), np.float32)).save(group)
         return {"n_rows": 0, "n_words": 0, "inertia_per_row": None}
     scaling = FeatureScaling.fitted(first[:, :width], first[:, width:], settings.spatial_weight)
+    if pairs:
+        moved = [scaling.standardised(p) for p in pairs]
+        scaling = scaling.without(find_nuisance(moved, settings.nuisance_share, settings.seed))
     scaled = scaling.apply(first[:, :width], first[:, width:])
     n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(scaled, axis=0)))
     # The last block joins its neighbour: a mini-batch smaller than the number of words cannot start one.
@@ -104,7 +113,13 @@ def learn_words(study: Study, name: str, client: Client | None) -> Mapping[str, 
     centres = np.ascontiguousarray(kmeans.estimator_.cluster_centers_, dtype=np.float32)
     words = Vocabulary(name, scaling, centres)
     words.save(group)
-    return {"n_rows": rows.shape[0], "n_words": n_words, "inertia_per_row": _inertia(scaled, centres)}
+    return {
+        "n_rows": rows.shape[0],
+        "n_words": n_words,
+        "inertia_per_row": _inertia(scaled, centres),
+        "n_removed": scaling.nuisance.n_removed,
+        "nuisance_share": scaling.nuisance.share.round(6).tolist(),
+    }
 
 
 def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:

@@ -95,15 +95,22 @@ def register_pair(
 
 
 def register_affine(
-    volume: Prepared, template: Prepared, starts: list[AffineMap], settings: NormalizeSettings
+    volume: Prepared,
+    template: Prepared,
+    starts: list[AffineMap],
+    settings: NormalizeSettings,
+    *,
+    from_rigid: bool = True,
 ) -> AffineMap:
     """Rigid, then affine registration from each start; the map volume -> template that explains the volume best.
 
     The starts and the rigid steps stay in the running: an optimiser that lost its way must not have the last word.
+    A start that is nearly there already needs no rigid step (`from_rigid`).
     """
+    stages = [_rigid_stage(settings), _affine_stage(settings)] if from_rigid else [_affine_stage(settings)]
     found = list(starts)
     for start in starts:
-        found += _linear_maps(volume, template, start, settings)
+        found += _linear_maps(volume, template, start, stages)
     # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
     found = [affine for affine in found if anisotropy(affine) < MAX_STRETCH] or list(starts)
     return found[int(np.argmax(explained(volume, template, found)))]
@@ -179,19 +186,19 @@ def _compared(volume: Prepared, template: Prepared, to_template: AffineMap, dist
 
 
 def _linear_maps(
-    volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings
+    volume: Prepared, template: Prepared, start: AffineMap, stages: Sequence[ParameterMap]
 ) -> list[AffineMap]:
-    """The results of the rigid and of the affine step from one start."""
+    """The results of each linear step from one start."""
     spacing = max(AFFINE_SPACING_MM, *volume.image.spacing_mm)
     volume_image, template_image = (resample(p.image, spacing) for p in (volume, template))
     chain = register(
         [volume_image],
         [template_image],
-        [_rigid_stage(settings), _affine_stage(settings)],
+        stages,
         start=start,
         fixed_masks=[on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image)],
     )
-    return [_as_affine(ChainMap(chain.maps[:n])) for n in (2, 3)]
+    return [_as_affine(ChainMap(chain.maps[: n + 1])) for n in range(1, len(stages) + 1)]
 
 
 def _as_affine(point_map: PointMap) -> AffineMap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zarr
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
 from popclust import schema
+from popclust.population.nuisance import Nuisance, no_nuisance
 from popclust.settings import VocabularySettings
 
 VOCABULARIES = ("haralick", "micro_sift", "macro_sift")
@@ -23,8 +24,8 @@ _LIMIT = 4.0
 class FeatureScaling:
     """Robust scaling of features and positions to comparable variance.
 
-    A row of the space in which words are learnt is ``[(f - median) / spread / sqrt(d), w (p - mean) / sd / sqrt(3)]``:
-    features and position each have a summed variance near 1 and w^2.
+    A row of the space in which words are learnt is ``[P (f - median) / spread / sqrt(d), w (p - mean) / sd / sqrt(3)]``
+    where P leaves out what follows the scanner: features and position each have a summed variance near 1 and w^2.
     """
 
     centre: NDArray[np.float64]
@@ -37,6 +38,8 @@ class FeatureScaling:
     """(3,) standard deviation of the position."""
     spatial_weight: float
     """w."""
+    nuisance: Nuisance
+    """P, and what it leaves out."""
 
     @classmethod
     def fitted(
@@ -68,11 +71,28 @@ class FeatureScaling:
             position_centre_mm=position.mean(axis=0),
             position_spread_mm=_positive(position.std(axis=0), np.ones(3)),
             spatial_weight=spatial_weight,
+            nuisance=no_nuisance(features.shape[1]),
         )
+
+    @classmethod
+    def empty(cls, n_features: int, spatial_weight: float) -> FeatureScaling:
+        """For features that nobody has."""
+        nothing = no_nuisance(n_features)
+        return cls(np.zeros(n_features), np.ones(n_features), np.zeros(3), np.ones(3), spatial_weight, nothing)
+
+    def without(self, nuisance: Nuisance) -> FeatureScaling:
+        """The same with something left out."""
+        return replace(self, nuisance=nuisance)
+
+    def standardised(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Features (..., d) in units of their robust spread, cut at `_LIMIT`."""
+        return np.asarray(np.clip((features - self.centre) / self.spread, -_LIMIT, _LIMIT), dtype=np.float64)
 
     def apply(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.float32]:
         """Rows (n, d + 3) of the space in which words are learnt."""
-        visual = np.clip((features - self.centre) / self.spread, -_LIMIT, _LIMIT) / np.sqrt(features.shape[1])
+        visual = self.standardised(features) / np.sqrt(features.shape[1])
+        if self.nuisance.n_removed:
+            visual = visual @ self.nuisance.projection.T
         place = np.clip((positions_mm - self.position_centre_mm) / self.position_spread_mm, -_LIMIT, _LIMIT)
         return np.hstack([visual, self.spatial_weight / np.sqrt(3) * place]).astype(np.float32)
 
@@ -113,8 +133,15 @@ class Vocabulary:
             "feature_spread": scaling.spread,
             "position_centre_mm": scaling.position_centre_mm,
             "position_spread_mm": scaling.position_spread_mm,
+            "projection": scaling.nuisance.projection,
+            "nuisance_share": scaling.nuisance.share,
         }
-        schema.write_group(group, "vocabulary", arrays, {"name": self.name, "spatial_weight": scaling.spatial_weight})
+        attrs = {
+            "name": self.name,
+            "spatial_weight": scaling.spatial_weight,
+            "n_removed": scaling.nuisance.n_removed,
+        }
+        schema.write_group(group, "vocabulary", arrays, attrs)
 
     @classmethod
     def load(cls, group: zarr.Group) -> Vocabulary:
@@ -129,6 +156,7 @@ class Vocabulary:
             array("position_centre_mm"),
             array("position_spread_mm"),
             float(group.attrs["spatial_weight"]),  # type: ignore[arg-type]
+            Nuisance(array("projection"), array("nuisance_share"), int(group.attrs["n_removed"])),  # type: ignore[arg-type]
         )
         return cls(str(group.attrs["name"]), scaling, array("centres"))
 
