@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
+from popclust.normalization.cage import lungs_within_wall, with_disease
 from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, prepare
 from popclust.normalization.quality import (
@@ -51,7 +52,7 @@ class Normalized:
     to_atlas: DisplacementField
     """Positions in the volume -> positions in the atlas: for features."""
     lung: Volume
-    """bool; the atlas's lungs carried over to the volume's space, isotropic at the atlas's resolution."""
+    """bool; the atlas's lungs carried over to the volume's space, joined with what of them is not aerated."""
     rotation_to_atlas: NDArray[np.float64]
     """(3, 3) rotation that takes a zyx vector in the volume's space to the atlas's."""
     quality: Mapping[str, Any]
@@ -121,7 +122,9 @@ def normalize_volume(
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
     start = candidates[chosen].start
     evidence = Evidence(way_round, _spread_mm(candidates, atlas), start.method, start.n_inliers, start.n_matches)
-    return _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
+    found = _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
+    within_wall = lungs_within_wall(prepared, atlas.reference, candidates[chosen].to_atlas(prepared), settings)
+    return dataclasses.replace(found, lung=with_disease(found.lung, within_wall, prepared))
 
 
 def normalized_from_given(

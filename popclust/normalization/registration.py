@@ -7,8 +7,9 @@ out of the comparison, and a registration that pushes out what does not match lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,10 @@ END_MM = 24.0
 KEPT_STRETCH = 0.3
 """Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
 
+WALL_SETTINGS: Mapping[str, Any] = {
+    "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 100, "n_samples": 2000, "bending_weight": 100.0,
+}  # fmt: skip
+"""How the chest wall is registered by itself."""
 VESSEL_LEVELS = 2
 """Coarse levels at which the vessels of a cut-off lung are correlated; after them the image is as for a whole lung."""
 
@@ -142,6 +147,28 @@ def register_nonlinear(
         )
     fixed, moving, masks = ([getattr(c, part) for c in channels] for part in ("fixed", "moving", "mask"))
     return register(fixed, moving, [_bspline_stage(settings, channels)], start=start, fixed_masks=masks, points=points)
+
+
+def align_wall(
+    fixed: Volume, moving: Volume, compared: Volume, start: AffineMap, settings: NormalizeSettings
+) -> AffineMap:
+    """Affine registration of two images of the chest wall where they are compared; positions in the first -> second."""
+    stages = [_affine_stage(settings)]
+    return _as_affine(register([fixed], [moving], stages, start=start, fixed_masks=[compared]))
+
+
+def bend_wall(
+    fixed: Volume, moving: Volume, compared: Volume, start: AffineMap, settings: NormalizeSettings
+) -> ChainMap:
+    """The same by a free form of few control points, whatever the settings say."""
+    coarse = replace(settings, **WALL_SETTINGS)
+    everywhere = fixed.with_values(np.ones(fixed.shape, bool))
+    channels = [
+        _Channel(_METRICS["mi"], 1.0, fixed, moving, compared),
+        _Channel(_BENDING, coarse.bending_weight, fixed, moving, everywhere),
+    ]
+    masks = [c.mask for c in channels]
+    return register([fixed] * 2, [moving] * 2, [_bspline_stage(coarse, channels)], start=start, fixed_masks=masks)
 
 
 def _channels(

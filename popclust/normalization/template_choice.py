@@ -38,6 +38,11 @@ class Candidate:
         """Positions in the atlas -> positions in the volume: p_i = t_ie(t_eA(p_A))."""
         return self.to_template.inverse()(self.template.from_atlas(points_mm))
 
+    def to_atlas(self, volume: Prepared) -> AffineMap:
+        """The affine map that is nearest to the way into the atlas, over the volume's lungs."""
+        points = thinned(volume.lungs.index_to_mm(np.argwhere(volume.lungs.voxels)), N_FITTED)
+        return AffineMap.fitted(points, self.template.to_atlas(self.to_template(points)))
+
 
 @dataclass(frozen=True)
 class BothWays:

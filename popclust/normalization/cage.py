@@ -1,0 +1,109 @@
+"""Lungs with their disease: where the chest wall says lung is, though fluid, collapse or consolidation fills it.
+
+The registration follows the aerated lung, and draws the atlas's lungs away from what is not. So the chest wall is
+registered by itself, coarsely: fat, muscle, ribs and spine, without the aerated lungs and without what lies where the
+atlas has lung, which may be disease. What that map calls lung, and the other does not, is joined where it is dense and
+too large to be the disagreement of two maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from popclust.errors import VolumeError
+from popclust.imaging.volume import Volume, resample, sample
+from popclust.normalization.preparation import Prepared, on_grid
+from popclust.normalization.registration import align_wall, bend_wall
+from popclust.normalization.transform import AffineMap
+from popclust.settings import NormalizeSettings
+
+SPACING_MM = 5.0
+"""The wall is registered no finer than this."""
+WALL_HU = (-200.0, 200.0)
+"""Fat to spongy bone; lung and air are alike."""
+BESIDE_MM = 5.0
+"""What is nearer to the aerated lung is partly lung."""
+REACH_MM = 36.0
+"""How far from the lungs, aerated or the atlas's, the wall is compared."""
+DEPTHS_MM = (12.0, 8.0)
+"""Deeper in the atlas's lungs nothing is compared: under the affine map, which is less sure, and under the next."""
+MAX_HU = 150.0
+"""Denser is bone or a vessel with contrast agent."""
+OPENING_MM = 15.0
+"""What is thinner than this is the disagreement of two maps at the lung's edge."""
+MIN_ML = 20.0
+"""Nor is anything smaller joined."""
+
+
+def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, settings: NormalizeSettings) -> Volume:
+    """The atlas's lungs (bool) on the volume's grid, carried over by the chest wall alone.
+
+    Parameters
+    ----------
+    volume, reference : Prepared
+        The volume and the atlas.
+    affine : AffineMap
+        Positions in the volume -> positions in the atlas, from the lungs and what is around them.
+    settings : NormalizeSettings
+        Its seed and metric.
+
+    Returns
+    -------
+    Volume
+        Without any voxel where the wall could not be registered.
+    """
+    coarse, template = _coarse(volume), _coarse(reference)
+    fixed, moving = (p.image.with_values(np.clip(p.image.voxels, *WALL_HU)) for p in (coarse, template))
+    inside = ndimage.distance_transform_edt(template.lungs.voxels, sampling=template.lungs.spacing_mm)
+    depth = template.lungs.with_values(inside.astype(np.float32))
+    try:
+        affine = align_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[0]), affine, settings)
+        to_atlas = bend_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[1]), affine, settings)
+    except VolumeError:  # too little of the wall is seen: nothing is joined
+        return volume.lungs.with_values(np.zeros(volume.lungs.shape, bool))
+    points = volume.lungs.index_to_mm(np.indices(volume.lungs.shape).reshape(3, -1).T)
+    is_lung = sample(reference.lungs, to_atlas(points), outside=0.0) > 0.5
+    return volume.lungs.with_values(is_lung.reshape(volume.lungs.shape))
+
+
+def with_disease(lung: Volume, within_wall: Volume, volume: Prepared) -> Volume:
+    """Lungs joined with what the chest wall calls lung and is not aerated, in pieces that are large enough.
+
+    Parameters
+    ----------
+    lung : Volume
+        bool, (z, y, x): the atlas's lungs carried over by the registration.
+    within_wall : Volume
+        The same carried over by the chest wall.
+    volume : Prepared
+        HU and aerated lungs on the same grid.
+    """
+    dense = ~volume.lungs.voxels & (volume.image.voxels < MAX_HU)
+    size = [max(1, round(OPENING_MM / s)) for s in lung.spacing_mm]
+    added = ndimage.binary_opening(within_wall.voxels & ~lung.voxels & dense, np.ones(size))
+    piece, _ = ndimage.label(added)
+    ml = np.bincount(piece.ravel()) * np.prod(lung.spacing_mm) / 1000
+    ml[0] = 0
+    return lung.with_values(lung.voxels | (ml >= MIN_ML)[piece])
+
+
+def _wall(volume: Prepared, template: Prepared, to_template: AffineMap, depth: Volume, limit_mm: float) -> Volume:
+    """Voxels that are compared: beside both the aerated lungs and what may be lung."""
+    points = volume.image.index_to_mm(np.indices(volume.image.shape).reshape(3, -1).T)
+    there = to_template(points)
+    is_shallow = _on(depth, there, volume) <= limit_mm
+    near = volume.near_lungs(REACH_MM).voxels | (_on(template.near_lungs(REACH_MM), there, volume) > 0.5)
+    return volume.lungs.with_values(is_shallow & near & ~volume.near_lungs(BESIDE_MM).voxels)
+
+
+def _on(values: Volume, points_mm: NDArray[np.float64], grid: Prepared) -> NDArray[np.float32]:
+    return sample(values, points_mm, outside=0.0).reshape(grid.image.shape)
+
+
+def _coarse(volume: Prepared) -> Prepared:
+    image = resample(volume.image, max(SPACING_MM, volume.image.spacing_mm[0]))
+    return replace(volume, image=image, lungs=on_grid(volume.lungs, image))
