@@ -43,7 +43,7 @@ KEPT_STRETCH = 0.3
 """Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
 
 WALL_SETTINGS: Mapping[str, Any] = {
-    "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 100, "n_samples": 2000, "bending_weight": 100.0,
+    "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 60, "n_samples": 1000, "bending_weight": 100.0,
 }  # fmt: skip
 """How the chest wall is registered by itself."""
 VESSEL_LEVELS = 2
