@@ -176,10 +176,22 @@ def _associations(view: StudyView, associations: pd.DataFrame) -> Drawn:
 def _acquisition(view: StudyView) -> Drawn:
     caption = (
         "Kernels, scanners, slice thicknesses, measured noise and sharpness in each group: a group of one kernel is a "
-        "scanner in disguise."
+        f"scanner in disguise.{_harmonised(view)}"
     )
     alt = f"Heat maps of acquisition against {view.n_groups} groups."
     return Drawn(acquisition_figure(view.groups, view.cohort), Caption("acquisition", "Acquisition", caption, alt))
+
+
+def _harmonised(view: StudyView) -> str:
+    """What was left out of texture because it follows the scanner."""
+    shares, n = view.nuisance_share, view.n_removed
+    if not shares:
+        return ""
+    moved = f"degraded copies of some volumes moved texture by up to {shares[0]:.0%} of the variance of a direction"
+    left = f"{shares[n]:.1%}" if n < len(shares) else "nothing"
+    return (
+        f" Before words were learnt, {moved}; {n} of {len(shares)} directions were left out, after which it is {left}."
+    )
 
 
 def _map(view: StudyView) -> Iterator[Drawn]:

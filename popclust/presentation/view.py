@@ -44,6 +44,10 @@ class StudyView:
     """Rows of clusters.parquet of the reported grouping, by volume_id."""
     record: dict[str, Any]
     """What the stage associate left: minimum term count in force, unit, number of terms tested."""
+    nuisance_share: tuple[float, ...] = ()
+    """Of texture, what degraded copies move, over the variance, along each direction; the largest first."""
+    n_removed: int = 0
+    """Directions of texture that are left out for it."""
 
     @property
     def n_groups(self) -> int:
@@ -66,6 +70,7 @@ def read_view(study: Study) -> StudyView:
     """Read what is there; a table that is not made yet is empty."""
     record = study.record("associate") if study.done("associate") else {}
     has_tests = record.get("Q") is not None
+    texture = study.record("vocabulary")["words"]["haralick"] if study.done("vocabulary") else {}
     return StudyView(
         study=study,
         cohort=read_or_empty(study, "cohort"),
@@ -78,6 +83,8 @@ def read_view(study: Study) -> StudyView:
         reported=study.reported.grouping if record else None,
         groups=read_or_empty(study, "clusters") if record else schema.empty_table("clusters"),
         record=record,
+        nuisance_share=tuple(texture.get("nuisance_share", ())),
+        n_removed=texture.get("n_removed", 0),
     )
 
 
