@@ -21,8 +21,8 @@ from popclust.normalization.start import explained, find_starts, is_cut_off
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
-BENDING_SAMPLES = 300
-"""Samples of the bending energy per iteration: it is smooth, and ten times dearer per sample than an image."""
+BENDING_SHARE = 0.06
+"""Samples of the bending energy per iteration, as a share of the image's: it is smooth, and ten times dearer each."""
 AFFINE_SPACING_MM = 4.0
 """Rigid and affine steps work no finer than this."""
 _METRICS = {
@@ -312,7 +312,7 @@ def _bspline_stage(settings: NormalizeSettings, channels: Sequence[_Channel]) ->
         Metric=metrics,
         **{f"Metric{i}Weight": channel.weight for i, channel in enumerate(channels)},
         **{name: [component] * n_metrics for name, component in per_metric.items()},
-        **{f"ImageSampler{metrics.index(_BENDING)}NumberOfSpatialSamples": BENDING_SAMPLES},
+        **{f"ImageSampler{metrics.index(_BENDING)}NumberOfSpatialSamples": round(BENDING_SHARE * settings.n_samples)},
         NumberOfResolutions=n,
         ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
         FinalGridSpacingInPhysicalUnits=settings.grid_spacing_mm,

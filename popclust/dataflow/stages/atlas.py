@@ -225,7 +225,7 @@ def _stem(path: str) -> str:
 
 STAGE = Stage(
     name="atlas",
-    version=6,
+    version=7,
     title="build the atlas",
     sections=("atlas", "masks", "normalize"),
     build_needs=needs,
