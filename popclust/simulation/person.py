@@ -42,29 +42,47 @@ class PersonTraits:
 
 
 @njit(cache=True, nogil=True)
+def _spline_into(
+    out: NDArray,
+    point: NDArray,
+    coefficients: NDArray,
+    spacing_mm: float,
+    origin_mm: NDArray,
+    weights: NDArray,
+    first: NDArray,
+) -> None:
+    # Uniform cubic B-spline with (3, z, y, x) coefficients at one point; points beyond the border take its value.
+    # `weights` (3, 4) and `first` (3,) are room to work in: millions of points would allocate as often.
+    for a in range(3):
+        u = (point[a] - origin_mm[a]) / spacing_mm
+        u = min(max(u, 1.0), coefficients.shape[a + 1] - 2.0 - 1e-6)
+        cell = int(u)
+        f = u - cell
+        first[a] = cell - 1
+        weights[a, 0] = (1 - f) ** 3 / 6
+        weights[a, 1] = (3 * f**3 - 6 * f**2 + 4) / 6
+        weights[a, 2] = (-3 * f**3 + 3 * f**2 + 3 * f + 1) / 6
+        weights[a, 3] = f**3 / 6
+    out0, out1, out2 = 0.0, 0.0, 0.0
+    for kz in range(4):
+        z = first[0] + kz
+        for ky in range(4):
+            y = first[1] + ky
+            for kx in range(4):
+                x = first[2] + kx
+                w = weights[0, kz] * weights[1, ky] * weights[2, kx]
+                out0 += w * coefficients[0, z, y, x]
+                out1 += w * coefficients[1, z, y, x]
+                out2 += w * coefficients[2, z, y, x]
+    out[0], out[1], out[2] = out0, out1, out2
+
+
+@njit(cache=True, nogil=True)
 def _spline_at(points: NDArray, coefficients: NDArray, spacing_mm: float, origin_mm: NDArray) -> NDArray:
-    # Uniform cubic B-spline with (3, z, y, x) coefficients; points beyond the border take the border's value.
-    n = points.shape[0]
-    out = np.zeros((n, 3))
-    weights = np.empty((3, 4))
-    first = np.empty(3, np.int64)
-    for i in range(n):
-        for a in range(3):
-            u = (points[i, a] - origin_mm[a]) / spacing_mm
-            u = min(max(u, 1.0), coefficients.shape[a + 1] - 2.0 - 1e-6)
-            cell = int(u)
-            f = u - cell
-            first[a] = cell - 1
-            weights[a, 0] = (1 - f) ** 3 / 6
-            weights[a, 1] = (3 * f**3 - 6 * f**2 + 4) / 6
-            weights[a, 2] = (-3 * f**3 + 3 * f**2 + 3 * f + 1) / 6
-            weights[a, 3] = f**3 / 6
-        for kz in range(4):
-            for ky in range(4):
-                for kx in range(4):
-                    w = weights[0, kz] * weights[1, ky] * weights[2, kx]
-                    for a in range(3):
-                        out[i, a] += w * coefficients[a, first[0] + kz, first[1] + ky, first[2] + kx]
+    out = np.empty((points.shape[0], 3))
+    weights, first = np.empty((3, 4)), np.empty(3, np.int64)
+    for i in range(points.shape[0]):
+        _spline_into(out[i], points[i], coefficients, spacing_mm, origin_mm, weights, first)
     return out
 
 
@@ -75,11 +93,12 @@ def _invert(
     # p with p + u(p) = target, by fixed-point iteration: u is a contraction (`Person` sees to that).
     n = targets.shape[0]
     out = np.empty((n, 3))
-    point = np.empty((1, 3))
+    point, u = np.empty((1, 3)), np.empty(3)
+    weights, first = np.empty((3, 4)), np.empty(3, np.int64)
     for i in range(n):
         point[0] = targets[i]
         for _ in range(60):
-            u = _spline_at(point, coefficients, spacing_mm, origin_mm)[0]
+            _spline_into(u, point[0], coefficients, spacing_mm, origin_mm, weights, first)
             step = 0.0
             for a in range(3):
                 new = targets[i, a] - u[a]
