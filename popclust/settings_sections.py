@@ -236,7 +236,7 @@ class ComputeSettings:
 
     n_workers: Annotated[CountOrNone, LIMIT] = 0
     """Worker processes of the local Dask cluster; 0: one per core."""
-    in_flight_per_thread: Annotated[Count, LIMIT] = 4
+    in_flight_per_thread: Annotated[Count, LIMIT] = 16
     """Tasks in flight per worker thread."""
     attempts: Annotated[Count, LIMIT] = 2
     """Attempts at one volume before it goes to quarantine, where its surroundings may have been at fault."""

@@ -183,10 +183,12 @@ def good_vocabulary() -> tuple[dict[str, np.ndarray], dict[str, object]]:
         "centres": np.zeros((4, 5), np.float32),
         "feature_centre": np.zeros(2),
         "feature_spread": np.ones(2),
+        "projection": np.eye(2),
+        "nuisance_share": np.zeros(2),
         "position_centre_mm": np.zeros(3),
         "position_spread_mm": np.ones(3),
     }
-    return arrays, {"name": "haralick", "spatial_weight": 0.5}
+    return arrays, {"name": "haralick", "spatial_weight": 0.5, "n_removed": 0}
 
 
 @pytest.mark.parametrize(

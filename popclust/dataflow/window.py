@@ -25,8 +25,6 @@ from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeE
 
 log = logging.getLogger(__name__)
 
-MIN_IN_FLIGHT = 32
-"""Tasks in flight at least, however few the threads: a graph that carries one task costs thrice that of eight."""
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -61,7 +59,7 @@ def run_window(
     function: Callable[..., Any],
     tasks: Iterable[Task],
     *,
-    in_flight_per_thread: int = 4,
+    in_flight_per_thread: int = 16,
     attempts: int = 2,
 ) -> Iterator[Outcome]:
     """Run `function(*task.args)` for every task; yield outcomes as they come.
@@ -80,7 +78,7 @@ def run_window(
     tasks : iterable of Task
         Taken as there is room.
     in_flight_per_thread : int
-        Tasks in flight per worker thread.
+        Tasks in flight per worker thread; a quarter of them is one graph, and a graph of one costs twice that of four.
     attempts : int
         Attempts at one task.
 
@@ -160,7 +158,7 @@ class _Window:
     def _room_now(self) -> int:
         now = time.monotonic()
         if now - self._asked_at >= _THREADS_S:  # workers come and go
-            self._asked_at, self._room = now, max(MIN_IN_FLIGHT, self.per_thread * n_threads(self.client))
+            self._asked_at, self._room = now, max(1, self.per_thread * n_threads(self.client))
         return self._room
 
 

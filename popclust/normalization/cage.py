@@ -63,7 +63,7 @@ def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, 
     try:
         affine = align_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[0]), affine, settings)
         to_atlas = bend_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[1]), affine, settings)
-    except VolumeError:  # too little of the wall is seen: nothing is joined
+    except VolumeError:  # too little of the wall is seen: nothing is joined, and quality judges the rest
         return volume.lungs.with_values(np.zeros(volume.lungs.shape, bool))
     points = volume.lungs.index_to_mm(np.indices(volume.lungs.shape).reshape(3, -1).T)
     is_lung = sample(reference.lungs, to_atlas(points), outside=0.0) > 0.5

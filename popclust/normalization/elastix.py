@@ -24,7 +24,11 @@ ParameterMap = dict[str, list[str]]
 """One stage of elastix: name -> values, all text (elastix's own object does not pickle)."""
 
 
-_NO_OVERLAP = "Too many samples map outside moving image buffer"
+_TOO_LITTLE = {
+    "Too many samples map outside moving image buffer": "too little overlap",
+    "Could not find enough image samples": "too few voxels to compare",
+}
+"""What elastix says where the volume is at fault, and how it is called."""
 _REASON = re.compile(r"^Description: (?:ITK ERROR: )?(.+)$", re.MULTILINE)
 
 
@@ -71,7 +75,7 @@ def register(
     Raises
     ------
     VolumeError
-        elastix says that too few samples lie inside both images; code ``registration_failed``.
+        elastix says that too few samples lie inside both images, or within the mask; code ``registration_failed``.
     RuntimeError
         Whatever else elastix says.
     """
@@ -109,9 +113,10 @@ def _update(method: Any) -> None:
         except RuntimeError as error:
             log = Path(folder, "log")
             reasons = _REASON.findall(log.read_text(errors="replace")) if log.exists() else []
-            if any(_NO_OVERLAP in reason for reason in reasons):
-                message = "elastix could not register this volume: too little overlap"
-                raise VolumeError("registration_failed", message) from error
+            for said, meant in _TOO_LITTLE.items():
+                if any(said in reason for reason in reasons):
+                    message = f"elastix could not register this volume: {meant}"
+                    raise VolumeError("registration_failed", message) from error
             raise RuntimeError(f"elastix: {' / '.join(reasons) or error}") from error
 
 

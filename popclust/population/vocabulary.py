@@ -168,6 +168,7 @@ def learn_vocabulary(
     settings: VocabularySettings,
     *,
     shuffle: bool = True,
+    nuisance: Nuisance | None = None,
 ) -> Vocabulary:
     """Learn one vocabulary by mini-batch k-means from rows in memory.
 
@@ -183,6 +184,8 @@ def learn_vocabulary(
         Words, weight of the position, blocks, passes and seed.
     shuffle : bool
         Bring the rows into random order first; False where they are in one already.
+    nuisance : Nuisance, optional
+        What of the scaled features follows the scanner (`find_nuisance`), to leave it out.
 
     Raises
     ------
@@ -193,6 +196,8 @@ def learn_vocabulary(
         order = np.random.default_rng(settings.seed).permutation(len(features))
         features, positions_mm = features[order], positions_mm[order]
     scaling = FeatureScaling.fitted(features, positions_mm, settings.spatial_weight)
+    if nuisance is not None:
+        scaling = scaling.without(nuisance)
     rows = scaling.apply(features, positions_mm)
     n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(rows, axis=0)))
     kmeans = MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001)
