@@ -104,15 +104,12 @@ def register_affine(
     template: Prepared,
     starts: list[AffineMap],
     settings: NormalizeSettings,
-    *,
-    from_rigid: bool = True,
 ) -> AffineMap:
     """Rigid, then affine registration from each start; the map volume -> template that explains the volume best.
 
     The starts and the rigid steps stay in the running: an optimiser that lost its way must not have the last word.
-    A start that is nearly there already needs no rigid step (`from_rigid`).
     """
-    stages = [_rigid_stage(settings), _affine_stage(settings)] if from_rigid else [_affine_stage(settings)]
+    stages = [_rigid_stage(settings), _affine_stage(settings)]
     found = list(starts)
     for start in starts:
         found += _linear_maps(volume, template, start, stages)

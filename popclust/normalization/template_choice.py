@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
 from popclust.imaging.volume import sample
-from popclust.normalization.atlas import ATLAS_ID, Atlas, Template
+from popclust.normalization.atlas import Atlas, Template
 from popclust.normalization.preparation import Prepared, corners_mm
 from popclust.normalization.quality import ncc, thinned
 from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
-from popclust.normalization.start import SURE_NCC, Start, explained, find_starts
+from popclust.normalization.start import Start, find_starts
 from popclust.normalization.transform import AffineMap, ChainMap, DisplacementField, PointMap, inverse_field
 from popclust.settings import NormalizeSettings
 
@@ -74,39 +74,22 @@ def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, m
 def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
     """One candidate per template that the affine step could reach, by the template's name.
 
-    Where the volume's start in the atlas is sure, the others begin from there by way of their own registration to the
-    atlas; else each is searched by itself.
-
     Raises
     ------
     VolumeError
         None could be reached.
     """
-    found: dict[str, Candidate] = {}
-    failures = []
+    found, failures = {}, []
     for template in atlas.templates:
         try:
-            found[template.template_id] = _candidate(volume, template, found.get(ATLAS_ID), settings)
+            starts = find_starts(volume, template.prepared)
+            affine = register_affine(volume, template.prepared, [s.to_template for s in starts], settings)
+            found[template.template_id] = Candidate(template, starts[0], affine)
         except VolumeError as error:
             failures.append(error)
     if not found:
         raise failures[0]
     return found
-
-
-def _candidate(
-    volume: Prepared, template: Template, by_atlas: Candidate | None, settings: NormalizeSettings
-) -> Candidate:
-    """A template after the affine step; `by_atlas` is the atlas's own."""
-    if by_atlas is None or by_atlas.start.score < SURE_NCC:
-        starts = find_starts(volume, template.prepared)
-        affine = register_affine(volume, template.prepared, [s.to_template for s in starts], settings)
-        return Candidate(template, starts[0], affine)
-    points = thinned(volume.lungs.index_to_mm(np.argwhere(volume.lungs.voxels)), N_FITTED)
-    start = AffineMap.fitted(points, template.from_atlas(by_atlas.to_template(points)))
-    affine = register_affine(volume, template.prepared, [start], settings, from_rigid=False)
-    score = float(explained(volume, template.prepared, [start])[0])
-    return Candidate(template, replace(by_atlas.start, to_template=start, score=score), affine)
 
 
 def search_templates(
