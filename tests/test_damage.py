@@ -16,6 +16,7 @@ from popclust.dataflow.failure import BAD_INPUT, DONE, QUARANTINED, STOPPED
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.progress import snapshot
+from popclust.dataflow.stages.vocabulary import degraded_volumes
 from popclust.dataflow.verify import verify
 from popclust.errors import DamagedError
 from popclust.parts import WHOLE
@@ -58,11 +59,20 @@ def cut_vocabulary(study: Study) -> set[tuple[str, str]]:
 
 
 def change_voxels(study: Study) -> set[tuple[str, str]]:
-    path = _chunk(study, "volumes", f"{_first(study)}.ome.zarr")
+    return _change_voxels_of(study, _first(study))
+
+
+def change_degraded_voxels(study: Study) -> set[tuple[str, str]]:
+    passing = [v for v in study.markers("extract").done if v != WHOLE]
+    return _change_voxels_of(study, degraded_volumes(study, passing)[0])
+
+
+def _change_voxels_of(study: Study, volume_id: str) -> set[tuple[str, str]]:
+    path = _chunk(study, "volumes", f"{volume_id}.ome.zarr")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    return {("ingest", _first(study))}
+    return {("ingest", volume_id)}
 
 
 def delete_transform(study: Study) -> set[tuple[str, str]]:
@@ -128,6 +138,7 @@ def test_a_run_sees_what_is_lost_or_cut_by_itself(study: Study, harm: Callable[[
     [
         (cut_features, "n_words_haralick", "19"),  # read by the learning of words
         (change_voxels, "n_levels", "12"),  # read by extract
+        (change_degraded_voxels, "nuisance_share", "0.03"),  # read for its degraded copies
     ],
 )
 def test_a_damaged_part_of_a_volume_stops_the_run_and_is_withdrawn(

@@ -109,10 +109,9 @@ def register_affine(
 
     The starts and the rigid steps stay in the running: an optimiser that lost its way must not have the last word.
     """
-    stages = [_rigid_stage(settings), _affine_stage(settings)]
     found = list(starts)
     for start in starts:
-        found += _linear_maps(volume, template, start, stages)
+        found += _linear_maps(volume, template, start, settings)
     # A lung that is partly full of fluid invites the affine step to squeeze the whole chest into the aerated rest.
     found = [affine for affine in found if anisotropy(affine) < MAX_STRETCH] or list(starts)
     return found[int(np.argmax(explained(volume, template, found)))]
@@ -210,9 +209,10 @@ def _compared(volume: Prepared, template: Prepared, to_template: AffineMap, dist
 
 
 def _linear_maps(
-    volume: Prepared, template: Prepared, start: AffineMap, stages: Sequence[ParameterMap]
+    volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings
 ) -> list[AffineMap]:
-    """The results of each linear step from one start."""
+    """The results of the rigid and of the affine step from one start."""
+    stages = [_rigid_stage(settings), _affine_stage(settings)]
     spacing = max(AFFINE_SPACING_MM, *volume.image.spacing_mm)
     volume_image, template_image = (resample(p.image, spacing) for p in (volume, template))
     chain = register(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from popclust.dataflow.learning import learn_words, pack_training
 from popclust.dataflow.stage import Stage, Work, each
+from popclust.dataflow.stages import stage_named
 from popclust.features.haralick import sample_haralick
 from popclust.imaging.degradation import DEGRADATIONS, degraded
 from popclust.imaging.ome_zarr import read_ome_zarr
@@ -42,7 +43,15 @@ def degraded_volumes(study: Study, volume_ids: Iterable[str]) -> list[str]:
 
 
 def with_copies(study: Study, volume_id: str) -> NDArray[np.float32]:
-    """Texture (copy, n, d) of one volume and of its degraded copies at a sample of the same points."""
+    """Texture (copy, n, d) of one volume and of its degraded copies at a sample of the same points.
+
+    Raises
+    ------
+    DamagedError
+        The volume, or where it lies in the atlas, is not as it was published.
+    """
+    for stage in ("ingest", "normalize"):
+        study.check_part(stage, volume_id, stage_named(stage).files_of(volume_id))
     volume = read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"))
     lung = Normalized.load(study.open_group("normalized", f"{volume_id}.zarr")).lung
     seed = study.settings.vocabulary.seed
