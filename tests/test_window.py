@@ -98,6 +98,20 @@ def test_a_task_that_kills_its_worker_fails_alone(client: Client):
     assert others[0].value == 9
 
 
+def test_the_only_worker_comes_back_however_often_it_dies():
+    with connect("", ComputeSettings(n_workers=1)) as client:
+        assert client is not None
+        (nanny,) = client.cluster.workers.values()
+        os.kill(nanny.pid, signal.SIGKILL)
+        time.sleep(14.0)
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:  # Dask looks 15 s after a death, and gives up a worker that is away
+            if nanny.pid:
+                os.kill(nanny.pid, signal.SIGKILL)
+            time.sleep(0.1)
+        assert client.submit(_square, 3).result(timeout=60) == 9
+
+
 def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):
     seen = []
 

@@ -40,6 +40,9 @@ WORKER_CONFIG = {
         "DASK_LOGGING__DISTRIBUTED": "error",
     },
     "distributed.comm.timeouts.connect": "60s",
+    # A nanny starts its worker again however often it dies. Dask looks once, so long after a death, and closes the
+    # nanny of a worker that is just then not there; with it goes the last worker, and every task waits for ever.
+    "distributed.deploy.lost-worker-timeout": "365 days",
 }
 
 _SOURCE = popclust.source_digest()
