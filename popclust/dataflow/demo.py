@@ -29,7 +29,7 @@ from popclust.reported import Reported
 from popclust.simulation.scoring import PairScores, agreement, histogram_agreement, lung_histogram, score_pairs
 from popclust.study import Study
 
-N_TEMPLATES = 3
+N_TEMPLATES = 2
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     # Coarser than the defaults, so that two cores are done in minutes.
     "atlas": {
