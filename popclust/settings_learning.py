@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from popclust.settings_types import (
+    LIMIT,
     PLACE,
     TECHNICAL,
     ChosenBy,
@@ -108,8 +109,11 @@ class TermsSettings:
     """Terms in radiology reports."""
 
     reports: Annotated[str, PLACE] = ""
-    """CSV or Parquet with `text` and one of series_instance_uid, study_instance_uid, accession_number, volume_id; or a
-    folder of DICOM SR or FHIR DiagnosticReport files."""
+    """CSV, Parquet or Excel with `text` and one of series_instance_uid, study_instance_uid, accession_number,
+    volume_id; or a folder of these, of DICOM SR or of FHIR DiagnosticReport files."""
+    min_joined: Annotated[Share, LIMIT] = 0.2
+    """Stop where a smaller share of the reports found a volume, and a smaller share of the volumes a report; 0: go
+    on."""
     lexicon: Annotated[str, PLACE] = ""
     """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
     roots: Annotated[tuple[Text, ...], Meta(min_length=1)] = ("RID34785",)

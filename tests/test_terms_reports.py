@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from popclust.errors import InputError
+from popclust.imaging.pseudonyms import pseudonym, report_pseudonym
 from popclust.reports.audit import agreement, audit_sheet
 from popclust.reports.input import read_reports
+from popclust.reports.join import Join
 from popclust.reports.lexicon import load_lexicon
 from popclust.reports.terms import MENTION_COLUMNS, counted_terms, find_mentions, term_matrix
 from popclust.settings import TermsSettings
@@ -29,23 +35,22 @@ def test_csv_in_any_encoding(tmp_path: Path, encoding: str, separator: str) -> N
     path = tmp_path / "reports.csv"
     rows = [["Accession_Number", "text", "language"], ["0042", '"Erguß, ""klein"""', "de-DE"], ["7", "", ""]]
     path.write_bytes("\n".join(separator.join(row) for row in rows).encode(encoding))
-    frame = read_reports(path, SETTINGS)
-    assert frame["text"].tolist() == ['Erguß, "klein"', ""]
-    assert frame["language"].tolist() == ["de", None]
-    assert frame["accession_number"].tolist() == ["0042", "7"]
+    first, second = read_reports(path, SETTINGS)
+    assert first == ('Erguß, "klein"', "de", {"accession_number": "0042"})
+    assert second == ("", None, {"accession_number": "7"})
 
 
 def test_text_decoded_twice_is_mended(tmp_path: Path) -> None:
     path = tmp_path / "reports.csv"
     path.write_text("volume_id,text\nv,PleuraergÃ¼sse\n", encoding="utf-8")
-    assert read_reports(path, SETTINGS)["text"].tolist() == ["Pleuraergüsse"]
+    assert [r.text for r in read_reports(path, SETTINGS)] == ["Pleuraergüsse"]
 
 
 def test_parquet(tmp_path: Path) -> None:
     table = pd.DataFrame({"volume_id": ["a", None], "text": ["x", None], "other": [1, 2]})
     table.to_parquet(tmp_path / "reports.parquet")
-    frame = read_reports(tmp_path / "reports.parquet", TermsSettings(language="en"))
-    assert frame.to_dict("list") == {"text": ["x", ""], "language": ["en", "en"], "volume_id": ["a", None]}
+    reports = list(read_reports(tmp_path / "reports.parquet", TermsSettings(language="en")))
+    assert reports == [("x", "en", {"volume_id": "a"}), ("", "en", {})]
 
 
 def _structured_report(path: Path) -> None:
@@ -78,9 +83,9 @@ def _structured_report(path: Path) -> None:
 def test_folder_of_dicom_structured_reports(tmp_path: Path) -> None:
     _structured_report(tmp_path / "report")
     (tmp_path / "readme.md").write_text("not a report")
-    frame = read_reports(tmp_path, SETTINGS)
-    assert frame[["study_instance_uid", "accession_number"]].to_numpy().tolist() == [["1.2.3", "A1"]]
-    found = find_mentions(list(frame["text"]), None, load_lexicon(), SETTINGS)
+    reports = list(read_reports(tmp_path, SETTINGS))
+    assert [r.keys for r in reports] == [{"study_instance_uid": "1.2.3", "accession_number": "A1"}]
+    found = find_mentions([r.text for r in reports], None, load_lexicon(), SETTINGS)
     assert found["term"].tolist() == ["pneumonia", "pleural effusion", "emphysema"]
     assert found["section"].tolist() == ["indication", "findings", "impression"]
 
@@ -105,9 +110,9 @@ def test_fhir(tmp_path: Path, form: str) -> None:
     bundle = {"resourceType": "Bundle", "entry": [{"resource": report}, {"resource": {"resourceType": "Patient"}}]}
     text = {"one": json.dumps(report), "bundle": json.dumps(bundle), "ndjson": f"{json.dumps(report)}\n{{}}\n"}[form]
     (tmp_path / "r.json").write_text(text)
-    frame = read_reports(tmp_path / "r.json", SETTINGS)
-    assert frame[["study_instance_uid", "accession_number"]].to_numpy().tolist() == [["1.2.3", "A7"]]
-    found = find_mentions(list(frame["text"]), None, load_lexicon(), SETTINGS)
+    reports = list(read_reports(tmp_path / "r.json", SETTINGS))
+    assert [r.keys for r in reports] == [{"study_instance_uid": "1.2.3", "accession_number": "A7"}]
+    found = find_mentions([r.text for r in reports], None, load_lexicon(), SETTINGS)
     assert dict(zip(found["term"], found["section"], strict=True)) == {
         "pleural effusion": "findings",
         "emphysema": "impression",
@@ -115,26 +120,142 @@ def test_fhir(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "content", "message"),
     [
-        ("r.csv", "id,report\n1,x\n", "no column `text`"),
-        ("r.csv", "text\nx\n", "needs one of the columns"),
-        ("r.csv", 'text,volume_id\n"x,1\n', "cannot be read"),
-        ("r.json", "{", "neither JSON nor NDJSON"),
-        ("r.json", "{}", "no report found"),
-        ("r.bin", "x", "none of CSV, Parquet, JSON and DICOM"),
+        ("r.csv", b"id,words\n1,x\n", "r.csv has no column `text`"),
+        ("r.csv", b"text\nx\n", "needs one of the columns"),
+        ("r.csv", b"", "has no column `text`"),
+        ("r.csv", b"text,volume_id\n", "no report found"),
+        ("r.csv", b'text,volume_id\n"x,1\n', "quotation marks that close"),
+        ("r.csv", b'text,volume_id\n"x" y,1\n', "quotation marks that close"),
+        ("r.csv", b"text,volume_id\nx,1\na, b,2\n", r"row 3 \(line 3\): 3 cells where the header has 2"),
+        ("r.csv", b"volume_id,text,language\n1,first line\nsecond line,en\n", r"row 2 \(line 2\): 2 cells"),
+        ("r.csv", b"text,Report Text,reporttext,volume_id\n", "no report found"),
+        ("r.csv", b"Report Text,report_text,volume_id\n", "two columns are called `reporttext`"),
+        ("r.csv.gz", gzip.compress(b"text,volume_id\n" + 9999 * b"x,1\n")[:-9], "cannot be read"),
+        ("r.csv.gz", b"text,volume_id\nx,1\n", "cannot be read"),
+        ("r.parquet", b"PAR1", "r.parquet is no Parquet file"),
+        ("r.xlsx", b"PK", "r.xlsx is no Excel file"),
+        ("r.json", b"{", "neither JSON nor NDJSON"),
+        ("r.json", b"{}", "no report found"),
+        ("r.bin", b"x", "none of CSV, Parquet, Excel, JSON and DICOM"),
     ],
 )
-def test_bad_reports_are_refused_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
-    (tmp_path / name).write_text(text)
+def test_bad_reports_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_reports(tmp_path / name, SETTINGS)
+        list(read_reports(tmp_path / name, SETTINGS))
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["AccessionNumber", "Accession Number", "accession_number", "ACCESSION_NO"])
+@pytest.mark.parametrize("text", ["Text", "report text", "Befund"])
+def test_columns_are_called_as_hospitals_call_them(tmp_path: Path, column: str, text: str) -> None:
+    (tmp_path / "r.csv").write_text(f"{column};{text}\nA1;x\n")
+    assert list(read_reports(tmp_path / "r.csv", SETTINGS)) == [("x", None, {"accession_number": "A1"})]
+
+
+@pytest.mark.parametrize(
+    ("cell", "key"),
+    [
+        ("12345.0", "12345"),
+        ('"=""0012345"""', "0012345"),
+        (" 0012 ", "0012"),
+        ("1.20", "1.20"),
+        ("", None),
+        ("  ", None),
+    ],
+)
+def test_keys_are_what_they_were_before_a_spreadsheet_had_them(tmp_path: Path, cell: str, key: str | None) -> None:
+    (tmp_path / "r.csv").write_text(f"accession_number,text\n{cell},x\n")
+    (report,) = read_reports(tmp_path / "r.csv", SETTINGS)
+    assert report.keys.get("accession_number") == key
+
+
+@pytest.mark.parametrize("column", [[7.0, None], [7, None], ["7", None], [b"7", None]])
+def test_nulls_in_typed_parquet(tmp_path: Path, column: list[object]) -> None:
+    table = pa.table({"accession_number": pa.array(column), "text": pa.array([b"x", None], pa.binary())})
+    pq.write_table(table, tmp_path / "r.parquet")
+    assert list(read_reports(tmp_path / "r.parquet", SETTINGS)) == [
+        ("x", None, {"accession_number": "7"}),
+        ("", None, {}),
+    ]
+
+
+def test_excel(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["Study UID", "Befund", "Sprache"], ["1.2.3", "Kein Erguss.\nEmphysem.", "de"], [None] * 3, ["1.2.4"]):
+        book.active.append(row)
+    book.save(tmp_path / "r.xlsx")
+    assert list(read_reports(tmp_path / "r.xlsx", SETTINGS)) == [
+        ("Kein Erguss.\nEmphysem.", "de", {"study_instance_uid": "1.2.3"}),
+        ("", None, {"study_instance_uid": "1.2.4"}),
+    ]
+
+
+def test_a_letter_that_is_no_utf8_may_come_late(tmp_path: Path) -> None:
+    rows = b"".join(b"%d,kein Befund\n" % i for i in range(200_000))
+    (tmp_path / "r.csv").write_bytes(b"accession_number,text\n" + rows + "x,Ergüsse\n".encode("cp1252"))
+    *_, last = read_reports(tmp_path / "r.csv", SETTINGS)
+    assert last.text == "Ergüsse"
+
+
+def test_lines_within_quotation_marks_and_odd_separators_stay_one_report(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text('volume_id,text\r\nv,"a\r\nb\x0bc\u2028d"\r\n', newline="", encoding="utf-8")
+    assert [r.text for r in read_reports(tmp_path / "r.csv", SETTINGS)] == ["a\r\nb\x0bc\u2028d"]
 
 
 def test_missing_reports(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        read_reports(tmp_path / "none.csv", SETTINGS)
+        list(read_reports(tmp_path / "none.csv", SETTINGS))
+
+
+def _cohort() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "volume_id": ["v1", "v2", "v3", "v4"],
+            "study_id": ["s1", "s1", "s3", "s4"],
+            "accession_id": ["a1", "a1", None, "a4"],
+            "included": [True, True, True, False],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("pseudonyms", "volumes"),
+    [
+        ({"study_id": "s1"}, ["v1", "v2"]),
+        ({"accession_id": "a1", "volume_id": "v1"}, ["v1", "v2"]),
+        ({"volume_id": "v3"}, ["v3"]),
+        ({"study_id": "s9", "accession_id": "a1"}, ["v1", "v2"]),
+        ({"study_id": "s3", "accession_id": "a1"}, []),
+        ({"study_id": "s4"}, []),
+        ({}, []),
+    ],
+)
+def test_a_report_is_of_all_of_its_examination(pseudonyms: dict[str, str], volumes: list[str]) -> None:
+    join = Join.to_cohort(_cohort())
+    assert join.volumes_of(pseudonyms, has_text=True) == volumes
+    assert join.n_contradictory == (pseudonyms.get("study_id") == "s3" and "accession_id" in pseudonyms)
+    assert join.volumes_of(pseudonyms, has_text=False) == []
+    assert (join.n_reports, join.n_empty) == (1, 1)
+
+
+def test_a_join_that_found_hardly_anything_stops_with_examples_of_both_sides() -> None:
+    join = Join.to_cohort(_cohort())
+    for number in range(9):
+        join.volumes_of({"study_id": f"s10{number}"}, has_text=True)
+    join.check(0.0)
+    with pytest.raises(InputError, match=r"0 of 9 reports found a volume, 0 of 3 volumes a report") as caught:
+        join.check(0.2)
+    assert "s100, s101, s102; of volumes: a1, s1, s3;" in str(caught.value)
+    join.volumes_of({"study_id": "s3"}, has_text=True)
+    join.check(0.2)  # a third of the volumes has one, though the list of reports is the whole hospital's
+
+
+def test_accession_numbers_join_in_any_case_and_with_any_spaces() -> None:
+    wanted = pseudonym(bytes(32), "accession", "A 12b")
+    assert report_pseudonym(bytes(32), {"accession_number": " a12B"}) == {"accession_id": wanted}
 
 
 def test_unknown_language_is_refused() -> None:

@@ -115,6 +115,8 @@ def pseudonym(key: bytes, kind: Kind, value: str) -> str:
         raise ValueError(f"kind: must be one of {', '.join(_PREFIX)}, got {kind!r}")
     if not value:
         raise ValueError(f"value: the {kind} has no identifier to make a pseudonym of")
+    if kind == "accession":  # lists of reports and PACS differ in its case and spaces
+        value = "".join(value.split()).upper()
     return _PREFIX[kind] + _digest(key, kind, value).hex()[:16]
 
 

@@ -20,11 +20,13 @@ from popclust.imaging.pseudonyms import report_pseudonym
 from popclust.parts import Made
 from popclust.reports.concepts import LANGUAGES
 from popclust.reports.input import read_reports
+from popclust.reports.join import Join
 from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.terms import counted_terms, find_mentions, term_matrix
 from popclust.study import Study
 
 _BATCH_REPORTS = 1000
+_LAID_OUT = pa.schema([("text", pa.large_string()), ("language", pa.string()), ("volumes", pa.list_(pa.string()))])
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,6 @@ class Found:
     """Rows of mentions.parquet."""
     reports: pd.DataFrame
     """Rows of reports.parquet: one per report and volume it is of."""
-    n_reports: int
-    """Reports in the batch."""
-    n_without_volume: int
-    """Reports of no volume in the cohort."""
     n_other_language: int
     """Reports in a language that there are no tables for."""
 
@@ -59,30 +57,55 @@ def _handed_in(known: Known) -> dict[str, str]:
 def build(work: Work) -> Made:
     """Write mentions.parquet, reports.parquet and terms.zarr."""
     study, lexicon = work.study, _handed_in(work).get("lexicon", "")
-    batches = lay_out(study, work.key) if study.settings.terms.reports else 0
     try:
+        batches, join = lay_out(study, work.key) if study.settings.terms.reports else (0, None)
         found = work.map(find_terms, {f"{i:08}": (study, i, lexicon) for i in range(batches)})
     finally:
         _laid_out(study).unlink(missing_ok=True)
-    return Made(gather(study, list(found.values()), lexicon))
+    return Made({**gather(study, list(found.values()), lexicon), **_said_of(join)})
 
 
-def lay_out(study: Study, key: bytes) -> int:
-    """Put the reports beside the key as tasks read them, a batch to a row group; returns the number of batches."""
-    reports = read_reports(study.resolve(study.settings.terms.reports), study.settings.terms)
-    columns = _join_columns(study)
-    rows = [{str(k): v for k, v in row.items()} for row in reports.to_dict("records")]
-    table = pa.table(
-        {
-            "text": pa.array([row["text"] for row in rows], pa.large_string()),
-            "language": pa.array([row.get("language") for row in rows], pa.string()),
-            "volumes": pa.array([_volumes_of(report_pseudonym(key, r), columns) for r in rows], pa.list_(pa.string())),
-        }
-    )
+def lay_out(study: Study, key: bytes) -> tuple[int, Join]:
+    """Put the cohort's reports beside the key as tasks read them, a batch to a row group.
+
+    Returns
+    -------
+    tuple of int and Join
+        The number of batches, and what joined.
+
+    Raises
+    ------
+    InputError
+        The reports cannot be read, or are those of others.
+    """
+    settings, join = study.settings.terms, Join.to_cohort(study.read_table("cohort"))
     path = _laid_out(study)
+    path.unlink(missing_ok=True)
     path.touch(mode=0o600)
-    pq.write_table(table, path, row_group_size=_BATCH_REPORTS, compression="zstd")
-    return -(-len(rows) // _BATCH_REPORTS)
+    batches, rows = 0, []
+    with pq.ParquetWriter(path, _LAID_OUT, compression="zstd") as writer:
+        for report in read_reports(study.resolve(settings.reports), settings):
+            volumes = join.volumes_of(report_pseudonym(key, report.keys), has_text=bool(report.text))
+            if not volumes:
+                continue
+            rows.append({"text": report.text, "language": report.language, "volumes": volumes})
+            if len(rows) == _BATCH_REPORTS:
+                writer.write_table(pa.Table.from_pylist(rows, _LAID_OUT))
+                batches, rows = batches + 1, []
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, _LAID_OUT))
+            batches += 1
+    join.check(settings.min_joined)
+    return batches, join
+
+
+def _said_of(join: Join | None) -> dict[str, int]:
+    return {
+        "n_reports": join.n_reports if join else 0,
+        "n_reports_without_text": join.n_empty if join else 0,
+        "n_reports_without_volume": join.n_without_volume if join else 0,
+        "n_reports_contradictory": join.n_contradictory if join else 0,
+    }
 
 
 def find_terms(study: Study, number: int, lexicon_digest: str) -> Found:
@@ -111,8 +134,6 @@ def find_terms(study: Study, number: int, lexicon_digest: str) -> Found:
     return Found(
         joined.drop(columns="report"),
         reports.drop(columns="report"),
-        len(rows),
-        sum(not ids for ids in volumes),
         len(rows) - len(kept),
     )
 
@@ -141,8 +162,6 @@ def gather(study: Study, parts: Sequence[Found], lexicon_digest: str) -> Mapping
     study.write_dataset("terms", dataset)
     included = cohort.index[cohort["included"]]
     return {
-        "n_reports": sum(p.n_reports for p in parts),
-        "n_reports_without_volume": sum(p.n_without_volume for p in parts),
         "n_reports_other_language": sum(p.n_other_language for p in parts),
         "n_volumes_with_report": len(with_report),
         "n_volumes_without_report": int((~included.isin(with_report)).sum()),
@@ -154,6 +173,10 @@ def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
     """Say what joined and what did not."""
     lost = record["n_reports_without_volume"]
     line(f"{record['n_reports']} reports with {record['n_terms']} terms, {lost} of no volume in the cohort")
+    if n := record["n_reports_without_text"]:
+        line(f"{n} rows have no text: they count as no report", "yellow")
+    if n := record["n_reports_contradictory"]:
+        line(f"{n} reports name the study of one volume and the accession number of another: left out", "yellow")
     if n := record["n_reports_other_language"]:
         line(f"{n} reports are in a language without tables (there are en, de): they count as no report", "yellow")
     without = record["n_volumes_without_report"]
@@ -176,27 +199,6 @@ def _laid_out(study: Study) -> Path:
     return Path(study.secret_path("reports_at_work.parquet"))
 
 
-def _join_columns(study: Study) -> dict[str, dict[str, list[str]]]:
-    """Included volumes by each pseudonym that a report may carry."""
-    cohort = study.read_table("cohort")
-    included = cohort[cohort["included"]]
-    columns: dict[str, dict[str, list[str]]] = {"volume_id": {}, "study_id": {}, "accession_id": {}}
-    for name, of in columns.items():
-        for volume_id, value in zip(included["volume_id"], included[name], strict=True):
-            if not pd.isna(value):
-                of.setdefault(str(value), []).append(str(volume_id))
-    return columns
-
-
-def _volumes_of(pseudonyms: Mapping[str, str], columns: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
-    """Volumes that a report is of: all of its examination, found by study, accession number or series."""
-    for name in ("study_id", "accession_id", "volume_id"):
-        found = columns[name].get(pseudonyms.get(name, ""), [])
-        if found:
-            return found
-    return []
-
-
 def _together(frames: Sequence[pd.DataFrame], table: str) -> pd.DataFrame:
     full = [f for f in frames if len(f)]
     return pd.concat(full, ignore_index=True) if full else schema.empty_table(table)
@@ -204,7 +206,7 @@ def _together(frames: Sequence[pd.DataFrame], table: str) -> pd.DataFrame:
 
 STAGE = Stage(
     name="terms",
-    version=3,
+    version=4,
     title="find report terms",
     sections=("terms",),
     reads=("ingest",),
