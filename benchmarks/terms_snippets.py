@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from popclust.reports.lexicon import load_lexicon
+from popclust.reports.lexicon import Lexicon
 from popclust.reports.terms import find_mentions
 from popclust.settings import TermsSettings
 
@@ -19,12 +19,12 @@ NOT_COUNTED = "not_counted"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
-def snippet_figures(paths: Sequence[Path], key: Path, language: str) -> dict[str, Any]:
+def snippet_figures(paths: Sequence[Path], key: Path, language: str, lexicon: Lexicon) -> dict[str, Any]:
     """How often the status is right, and precision and recall of what counts as a finding."""
     rows = [row for path in paths for row in _rows(path)]
     terms = {row[0]: frozenset(row[1].split(";")) for row in _rows(key)}
     texts = list(dict.fromkeys(row[0] for row in rows))
-    statuses = dict(zip(texts, _statuses(texts, terms, language), strict=True))
+    statuses = dict(zip(texts, _statuses(texts, terms, language, lexicon), strict=True))
     left = Counter((text, term) for text, term, _ in rows)
     wrong, right, n_hits, n_found, n_wanted = [], 0, 0, 0, 0
     for text, term, wanted in rows:
@@ -74,9 +74,11 @@ def _unescaped(text: str) -> str:
     return "".join(parts)
 
 
-def _statuses(texts: Sequence[str], terms: dict[str, frozenset[str]], language: str) -> list[dict[str, list[str]]]:
+def _statuses(
+    texts: Sequence[str], terms: dict[str, frozenset[str]], language: str, lexicon: Lexicon
+) -> list[dict[str, list[str]]]:
     """What each text says of each term, place by place."""
-    lexicon, settings = load_lexicon(), TermsSettings()
+    settings = TermsSettings()
     above = lexicon.ancestors or {}
     below = {t: {i for i in lexicon.term_ids if ids & {i, *above.get(i, ())}} for t, ids in terms.items()}
     mentions = find_mentions(texts, [language] * len(texts), lexicon, settings)

@@ -115,14 +115,17 @@ class TermsSettings:
     """Stop where a smaller share of the reports found a volume, and a smaller share of the volumes a report; 0: go
     on."""
     lexicon: Annotated[str, PLACE] = ""
-    """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent CSV); empty: the built-in chest findings."""
-    roots: Annotated[tuple[Text, ...], Meta(min_length=1)] = ("RID34785",)
+    """RadLex file of your own (OWL, BioPortal CSV, or label,RID,parent[,language] CSV); empty: the built-in findings of
+    the chest."""
+    roots: Annotated[tuple[Text, ...], Meta(min_length=1)] = ("RID34785", "RID5")
     """Terms below these RadLex classes count (RID34785: clinical finding; RID5: imaging observation), and single RIDs.
     Not applied to the built-in lexicon."""
     builtin_synonyms: bool = True
-    """Add the built-in English and German synonyms to the same classes of your own lexicon."""
-    roll_up: tuple[Text, ...] = ()
-    """RadLex classes that everything below them counts as (RID5350: every pneumonia counts as pneumonia)."""
+    """Add the built-in English and German names to the same classes of your own lexicon, and the built-in findings that
+    RadLex has no class for."""
+    roll_up: tuple[Text, ...] = ("RID3875",)
+    """RadLex classes that everything below them counts as (RID3875: a pulmonary nodule counts as a nodule; RID5350
+    would do it for pneumonia)."""
     language: Literal["auto", "en", "de"] = "auto"
     """Language of the reports."""
     sections: tuple[ReportSection, ...] = ("findings", "impression")

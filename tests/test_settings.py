@@ -49,7 +49,7 @@ def test_places_and_limits():
     assert {d.full_name for d in ALL if d.kind is Kind.PLACE} == PLACES
     limits = {d.full_name for d in ALL if d.kind is Kind.LIMIT}
     compute = {f"compute.{f.name}" for f in dataclasses.fields(settings.ComputeSettings)}
-    assert limits == compute | {"normalize.timeout_s", "normalize.max_memory_mb"}
+    assert limits == compute | {"normalize.timeout_s", "normalize.max_memory_mb", "terms.min_joined"}
 
 
 def test_choices_are_what_the_code_knows():

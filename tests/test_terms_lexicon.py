@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from popclust.errors import InputError
+from popclust.reports.concepts import Name
 from popclust.reports.lexicon import Lexicon, load_lexicon
 from popclust.reports.terms import find_mentions
 from popclust.settings import TermsSettings
@@ -121,6 +122,29 @@ def test_bad_lexicons_are_refused_in_one_line(tmp_path: Path, name: str, text: s
     with pytest.raises(InputError, match=message) as caught:
         load_lexicon(_write(tmp_path / name, text))
     assert "\n" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+
+
+def test_a_root_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.csv", "clinical finding,RID34785,\nlung finding,RID1,RID34785\n")
+    assert load_lexicon(path, builtin_synonyms=False).term_ids == ("RID1",)
+    with pytest.raises(InputError, match="no class below RID77;"):
+        load_lexicon(path, ["RID34785", "RID77"])
+
+
+def test_findings_that_radlex_lacks_join_where_a_class_above_them_is_looked_for(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.csv", "clinical finding,RID34785,\nmediastinal disease,RID3775,RID34785\n")
+    assert "pc:cardiomegaly" in load_lexicon(path).term_ids
+    assert "pc:cavitation" not in load_lexicon(path).term_ids
+    assert load_lexicon(path, builtin_synonyms=False).term_ids == ("RID3775",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_names_in_a_language_of_their_own_row(tmp_path: Path, encoding: str) -> None:
+    rows = "label,RID,parent,language\nclinical finding,RID34785,,\nödem,RID1,RID34785,DE\nedema,RID1,RID34785,en\n"
+    (tmp_path / "a.csv").write_bytes(rows.encode(encoding))
+    (concept,) = load_lexicon(str(tmp_path / "a.csv"), builtin_synonyms=False).concepts
+    assert concept.label == "edema"
+    assert set(concept.names) == {Name("edema", "en"), Name("ödem", "de")}
 
 
 def test_missing_lexicon() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from popclust.errors import InputError
-from popclust.reports.tables import Row, decoded
+from popclust.reports.encoding import decoded
+from popclust.reports.tables import Row
 
 _STUDY_UID_PREFIX = "urn:oid:"
 

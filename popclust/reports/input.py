@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from popclust.errors import InputError
+from popclust.reports.encoding import decoded
 from popclust.reports.fhir import fhir_rows
 from popclust.reports.structured import structured_row
-from popclust.reports.tables import IDENTIFIERS, TABLE_ENDINGS, Row, cell_text, decoded, key_text, rows_of_table
+from popclust.reports.tables import IDENTIFIERS, TABLE_ENDINGS, Row, cell_text, key_text, rows_of_table
 from popclust.settings import TermsSettings
 
 _MOJIBAKE = ("Ã¤", "Ã¶", "Ã¼", "ÃŸ", "Ã„", "Ã–", "Ãœ", "â€", "Â ")

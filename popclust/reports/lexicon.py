@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from popclust.errors import InputError
@@ -22,6 +22,10 @@ NOTICE = (
     "governing permissions and limitations under the license."
 )
 """RSNA's notice; it goes wherever RadLex labels go."""
+ROOTS = ("RID34785", "RID5")
+"""RadLex's clinical findings and imaging observations; a file need not have both."""
+_OWN = "pc:"
+"""How the identifiers begin of findings that RadLex has no class for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,34 +89,51 @@ class Lexicon:
         return {i: i if i in wanted else next((a for a in above.get(i, ()) if a in wanted), i) for i in self.term_ids}
 
 
-def load_lexicon(path: str = "", roots: Sequence[str] = ("RID34785",), *, builtin_synonyms: bool = True) -> Lexicon:
+def load_lexicon(path: str = "", roots: Sequence[str] = ROOTS, *, builtin_synonyms: bool = True) -> Lexicon:
     """Read a lexicon.
 
     Parameters
     ----------
     path : str
-        RadLex as OWL (``.owl``, ``.rdf``, ``.xml``), BioPortal's CSV or label,RID,parent CSV, each also as ``.gz``;
+        RadLex as OWL (``.owl``, ``.rdf``, ``.xml``), BioPortal's or label,RID,parent[,language] CSV, also as ``.gz``;
         empty: the built-in findings of the chest.
     roots : sequence of str
         Only the classes below these, and these themselves, are looked for. Not applied to the built-in lexicon.
     builtin_synonyms : bool
-        Whether the synonyms of the built-in lexicon are added to the same classes of the file.
+        Whether the names of the built-in lexicon are added to the same classes of the file, and its own findings
+        (`pc:`) join where a class above them is below the roots.
 
     Raises
     ------
     InputError
-        The file cannot be read, has no classes below the roots, has a cycle, or holds dangerous XML.
+        The file cannot be read, has nothing at or below one of the roots, has a cycle, or holds dangerous XML.
     """
     if not path:
         return builtin_lexicon()
     classes = read_radlex(path)
+    if builtin_synonyms:
+        classes = _joined(classes, builtin_lexicon())
+    missing = [r for r in roots if r not in classes and not any(r in c.parents for c in classes.values())]
+    if missing and (tuple(roots) != ROOTS or len(missing) == len(roots)):
+        raise InputError(f"lexicon: no class below {', '.join(missing)}; check the setting `roots` of [terms]")
     below = _below(classes, roots)
     if not below:
         raise InputError(f"lexicon: no class below {', '.join(roots)}; check the setting `roots` of [terms]")
-    builtin = {c.term_id: c for c in builtin_lexicon().concepts} if builtin_synonyms else {}
-    concepts = [_with_names(classes[i], builtin.get(i)) for i in sorted(below, key=_by_number)]
+    concepts = [_with_names(classes[i]) for i in sorted(below, key=_by_number)]
     decoys = builtin_lexicon().decoys if builtin_synonyms else ()
     return Lexicon(tuple(c for c in concepts if c.names), decoys, _ancestors(classes, sorted(below)), builtin_synonyms)
+
+
+def _joined(classes: Mapping[str, Concept], builtin: Lexicon) -> dict[str, Concept]:
+    """The classes of a file with the built-in names and classes above; findings that RadLex lacks join."""
+    joined = dict(classes)
+    for own in builtin.concepts:
+        if theirs := classes.get(own.term_id):
+            parents = tuple(dict.fromkeys((*theirs.parents, *own.parents)))
+            joined[own.term_id] = replace(theirs, parents=parents, names=(*theirs.names, *own.names))
+        elif own.term_id.startswith(_OWN):
+            joined[own.term_id] = own
+    return joined
 
 
 @cache
@@ -138,11 +159,9 @@ def _expanded(names: str, language: str) -> Iterable[Name]:
                 yield Name(text, language)
 
 
-def _with_names(concept: Concept, builtin: Concept | None) -> Concept:
-    """A class with the names of the built-in lexicon added, without function words."""
-    names = _abbreviated((*concept.names, *(builtin.names if builtin else ())))
-    kept = tuple(n for n in names if not is_function_word(n))
-    return Concept(concept.term_id, concept.label, concept.parents, kept)
+def _with_names(concept: Concept) -> Concept:
+    """A class with its abbreviations, without function words."""
+    return replace(concept, names=tuple(n for n in _abbreviated(concept.names) if not is_function_word(n)))
 
 
 def _abbreviated(names: Iterable[Name]) -> tuple[Name, ...]:

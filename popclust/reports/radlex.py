@@ -1,4 +1,4 @@
-"""RadLex from a file of the user's own: OWL (4.1 to 4.3), BioPortal's CSV, or label,RID,parent CSV.
+"""RadLex from a file of the user's own: OWL (4.1 to 4.3), BioPortal's CSV, or label,RID,parent[,language] CSV.
 
 RadLex itself is not part of popclust; https://radlex.org hands it out under its own licence.
 """
@@ -18,6 +18,7 @@ from xml.parsers import expat
 
 from popclust.errors import InputError
 from popclust.reports.concepts import LANGUAGES, Concept, Name
+from popclust.reports.encoding import encoding_of
 
 _RID = re.compile(r"RID\d+\Z")
 _OWN = re.compile(r"[A-Za-z][\w:.-]*\Z")
@@ -61,7 +62,9 @@ def read_radlex(path: str | Path) -> dict[str, Concept]:
     try:
         with _open(path) as stream:
             if name.endswith(".csv"):
-                with io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="") as lines:
+                encoding = encoding_of(iter(lambda: stream.read(_CHUNK), b""))
+                stream.seek(0)
+                with io.TextIOWrapper(stream, encoding, errors="replace", newline="") as lines:
                     classes = _read_csv(lines)
             elif name.endswith((".owl", ".rdf", ".xml")):
                 classes = _OwlReader().read(stream)
@@ -211,7 +214,7 @@ _OBSOLETE_TAGS = frozenset({"deprecated", "Obsolete", "Preferred_Name_for_Obsole
 
 
 def _read_csv(stream: Iterable[str]) -> dict[str, _Class]:
-    """BioPortal's export, told by its header, or rows of label, identifier, parent."""
+    """BioPortal's export, told by its header, or rows of label, identifier, parent and, if given, language."""
     rows = csv.reader(stream)
     classes: dict[str, _Class] = {}
     try:
@@ -231,12 +234,14 @@ def _chain(first: list[str], rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _plain_row(row: list[str], classes: dict[str, _Class]) -> None:
-    """Add one row of label, identifier, parent; the same identifier in several rows is merged."""
+    """Add one row of label, identifier, parent, language; the same identifier in several rows is merged."""
     if len(row) < 2 or not (_RID.match(row[1].strip()) or (_OWN.match(row[1].strip()) and ":" in row[1])):
         return
     into = classes.setdefault(row[1].strip(), _Class())
-    into.labels.append(" ".join(row[0].split()))
-    _add_name(into, row[0], "en")
+    language = row[3].strip().lower()[:2] if len(row) > 3 and row[3].strip() else "en"
+    if language == "en":
+        into.labels.append(" ".join(row[0].split()))
+    _add_name(into, row[0], language)
     if len(row) > 2 and row[2].strip():
         into.parents.setdefault(row[2].strip())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popclust.errors import InputError
+from popclust.reports.encoding import decoded, encoding_of
 
 Row = Mapping[str, object]
 """One report: cells by the names of :data:`COLUMNS`."""
@@ -79,16 +79,11 @@ def key_text(value: object) -> str | None:
     return text or None
 
 
-def decoded(data: bytes) -> str:
-    """Text of a file in UTF-8 or UTF-16 or, failing that, Windows-1252."""
-    return data.decode(_encoding([data]), "replace")
-
-
 def _csv_rows(path: Path) -> Iterator[Row]:
     """A table parted by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252."""
     csv.field_size_limit(_MAX_CELL)
     with _opened(path) as file:
-        encoding = _encoding(iter(lambda: file.read(_BLOCK_BYTES), b""))
+        encoding = encoding_of(iter(lambda: file.read(_BLOCK_BYTES), b""))
         file.seek(0)
         lines = io.TextIOWrapper(file, encoding, "replace", newline="")
         first = next(lines, "")
@@ -124,23 +119,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         yield line.replace("\0", " ")
-
-
-def _encoding(blocks: Iterable[bytes]) -> str:
-    """The encoding of a file, from all of it: a letter that is no UTF-8 may come late."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for number, block in enumerate(blocks):
-        if number == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        try:
-            decoder.decode(block)
-        except UnicodeDecodeError:
-            return "cp1252"
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8-sig"
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
