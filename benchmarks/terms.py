@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, help="CSV with one column of 0 and 1 per label, a row per report")
     parser.add_argument("--negation", type=Path, help="tab-parted annotations: number, phrase, sentence, status, ...")
     parser.add_argument("--ct", type=Path, help="CSV of chest CT reports (report_text) with a column per finding")
-    parser.add_argument("--lexicon", default="", help="for the snippets: a RadLex file in place of the built-in lexicon")
+    parser.add_argument("--lexicon", default="", help="for snippets: a RadLex file, not the built-in lexicon")
     parser.add_argument("--snippets", type=Path, nargs="+", help="tab-parted pieces of reports: text, term, status")
     parser.add_argument("--terms-key", type=Path, help="tab-parted terms of the pieces: term, identifiers")
     parser.add_argument("--language", choices=["en", "de"], default="en")
