@@ -287,6 +287,8 @@ def test_noise_weakens_Q():
     table = term_noise(one, replace(SETTINGS, miss_rate=0.6, false_mention_rate=0.6)).set_index("errors")
     assert table.loc["both", "Q_mean"] < table.loc["misses", "Q_mean"] < table["Q"].iloc[0]
     assert table["share_found_again"].between(0, 1).all()
+    singly = term_noise(one, replace(SETTINGS, miss_rate=0.0, false_mention_rate=0.0), {one.term_id[0]: (0.9, 0.0)})
+    assert singly["miss_rate"].to_numpy() == pytest.approx(np.array([0.9, 0.0, 0.9]) / len(one.term_id))
     nothing = term_noise(one, replace(SETTINGS, miss_rate=0.0, false_mention_rate=0.0))
     assert (nothing["Q_mean"] == nothing["Q"]).all()
     with pytest.raises(ValueError, match="below 1"):

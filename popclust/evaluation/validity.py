@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -51,6 +53,7 @@ def examine(
     settings: AssociateSettings,
     variables: pd.DataFrame | None = None,
     topics: pd.DataFrame | None = None,
+    errors_of_terms: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> Validity:
     """Examine the reported grouping.
 
@@ -64,9 +67,10 @@ def examine(
         Section [associate] of the study.
     variables
         Columns by volume_id from `confounder_variables`; without them the tables of confounders are empty.
-
     topics
         (volume, topic) descriptors, index volume_id; without them the table of predictions is empty.
+    errors_of_terms
+        What the extractor misses and makes up of single terms, by term_id (see `term_noise`).
 
     Returns
     -------
@@ -91,7 +95,7 @@ def examine(
         gate=gate(repeated),
         predicted=predicted,
         power=power_table(reported, settings),
-        term_noise=term_noise(reported, settings),
+        term_noise=term_noise(reported, settings, errors_of_terms),
     )
 
 

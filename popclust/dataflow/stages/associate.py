@@ -21,6 +21,7 @@ from popclust.evaluation.validity import examine
 from popclust.parts import Made
 from popclust.population.groupings import Groupings
 from popclust.reported import Grouping
+from popclust.reports.measured_errors import measured_errors
 from popclust.schema import TABLES
 from popclust.study import Study
 
@@ -136,14 +137,14 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
     topics = study.read_dataset("topics").topic_of_volume
     shares = pd.DataFrame(topics.values, index=topics.volume.values)
     with threadpool_limits(1):
-        validity = examine(population, result, study.settings.associate, variables, shares)
+        validity = examine(population, result, study.settings.associate, variables, shares, measured_errors())
     for name, frame in vars(validity).items():
         study.write_table(f"validity/{name}", frame)
 
 
 STAGE = Stage(
     name="associate",
-    version=3,
+    version=4,
     title="test associations",
     sections=("associate",),
     reads=("cluster", "terms", "topics", "ingest", "normalize"),
