@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(stage=name)
         _add_scheduler(stage)
         _add_json(stage)
+        if name == "terms":
+            text = "write a sheet of N mentions beside the key, for a radiologist to judge"
+            stage.add_argument("--audit", type=_positive, default=0, metavar="N", help=text)
+            stage.add_argument("--audited", action="store_true", help="what the judged sheet says of the extractor")
+            stage.set_defaults(command=commands.terms)
 
     status = command("status", commands.status, "how far the study is")
     status.add_argument("study", metavar="STUDY")

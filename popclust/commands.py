@@ -64,6 +64,30 @@ def stage(arguments: argparse.Namespace, console: Console) -> int:
     return _flow(arguments, console, only=arguments.stage)
 
 
+def terms(arguments: argparse.Namespace, console: Console) -> int:
+    """The stage of report terms, or the sheet by which a person judges it."""
+    from popclust.dataflow.audit import read_sheet, write_sheet
+
+    if arguments.audit:
+        path = write_sheet(Study.open(arguments.study), arguments.audit)
+        _say(console, f"{path} is written; it holds report text. Fill in `checked`, then `popclust terms --audited`")
+        return DONE
+    if not arguments.audited:
+        return stage(arguments, console)
+    found = read_sheet(Study.open(arguments.study))
+    per_status = found.per_status.round(4).to_dict("index")
+    if arguments.json:
+        print_json({**vars(found), "per_status": per_status})
+        return DONE
+    _say(console, f"{found.n_checked} mentions judged, {found.n_wrong_term} do not name the term")
+    _say(console, f"status right {found.accuracy:.2f}, kappa {found.kappa:.2f}")
+    for status, row in per_status.items():
+        _say(
+            console, f"{status}: precision {row['precision']:.2f}, recall {row['recall']:.2f}, {row['n']:.0f} mentions"
+        )
+    return DONE
+
+
 def _flow(arguments: argparse.Namespace, console: Console, **part: Any) -> int:
     from popclust.dataflow.client import connect
     from popclust.dataflow.pipeline import run

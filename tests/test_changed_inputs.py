@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import copy_study, made_by, set_setting
+from small_study import copy_study, digest, made_by, set_setting
 
 from popclust.cli import main
 from popclust.dataflow.client import connect
@@ -195,3 +196,23 @@ def test_odd_entries_of_a_source_are_never_opened_and_private_paths_never_printe
     assert "MUELLER" not in out + err
     assert "dangling_link" in err and "not_a_file" in err
     assert study.read_table("cohort")["included"].sum() == 1
+
+
+def test_a_radiologist_judges_a_sheet_of_mentions(finished: Flow, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = copy_study(finished.study, tmp_path / "s")
+    before = digest(study)
+    assert main(["terms", study.url, "--audited"]) == BAD_INPUT
+    assert main(["terms", study.url, "--audit", "12"]) == DONE
+    assert main(["terms", study.url, "--audit", "12"]) == BAD_INPUT  # somebody's work may be in it
+    path = Path(f"{study.url}.secret", "audit.csv")
+    assert path.stat().st_mode & 0o077 == 0
+    sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert len(sheet) == 12 and (sheet["checked"] == "").all() and sheet["status"].nunique() > 1
+    sheet["checked"] = sheet["status"]
+    sheet.loc[0, "checked"] = "wrong_term"
+    sheet.to_csv(path, index=False)
+    capsys.readouterr()
+    assert main(["terms", study.url, "--audited", "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n_checked"], found["n_wrong_term"], found["accuracy"]) == (12, 1, 1.0)
+    assert digest(study) == before
