@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from popclust.dataflow.client import connect, refuse_plain_tcp
 from popclust.dataflow.window import Task, run_window
@@ -110,6 +111,18 @@ def test_the_only_worker_comes_back_however_often_it_dies():
                 os.kill(nanny.pid, signal.SIGKILL)
             time.sleep(0.1)
         assert client.submit(_square, 3).result(timeout=60) == 9
+
+
+def test_that_nobody_works_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr("popclust.dataflow.window.NO_WORKER_S", 3.0)
+    with (
+        LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        threading.Timer(9.0, cluster.scale, [1]).start()
+        assert [o.value for o in run_window(client, "s", _square, [Task("a", (3,))])] == [9]
+    said = [r.getMessage() for r in caplog.records if r.name == "popclust.dataflow.window"]
+    assert len(said) >= 2 and said[0].startswith("s: no worker for 3 s; the run goes on as soon as one comes")
 
 
 def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):

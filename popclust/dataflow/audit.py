@@ -73,11 +73,11 @@ def read_sheet(study: Study) -> Agreement:
     """
     path = study.secret_path("audit.csv")
     try:
-        return agreement(pd.read_csv(path, dtype=str, keep_default_na=False))
+        sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); `popclust terms --audit N` writes it"
-        ) from None
+        why = type(error).__name__
+        raise InputError(f"{path}: cannot be read ({why}); `popclust terms --audit N` writes it") from None
+    return agreement(sheet)
 
 
 def _some_reports(study: Study, n: int, seed: int) -> list[Report]:

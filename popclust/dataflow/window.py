@@ -25,6 +25,9 @@ from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeE
 
 log = logging.getLogger(__name__)
 
+NO_WORKER_S = 60.0
+"""A wait for workers that is longer is said, and said again."""
+_ALONE = "the run goes on as soon as one comes: look whether their jobs wait or ended, or start some"
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -128,7 +131,7 @@ class _Window:
         self._call = dask.delayed(partial(attempt, self.function), name=self.stage, pure=False, traverse=False)
         self._token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
         self._asked_at = -_THREADS_S
-        self._room = 0
+        self._n_threads = 0
 
     def fill(self) -> None:
         """Submit what there is room for, a quarter of the window at a time: a graph costs more than its tasks."""
@@ -152,14 +155,33 @@ class _Window:
 
     def finished(self) -> list[tuple[Future, Any]]:
         """Futures that have ended, at least one, each with its result."""
+        self._wait()
         first = next(self._pool)
         return [first, *(self._pool.next_batch(block=False) if self._pool.has_ready() else [])]
 
+    def _wait(self) -> None:
+        """Until a future has ended; that nobody is there to work is said, for it may wait for ever."""
+        alone_since = time.monotonic()
+        while not self._pool.has_ready() and not self._pool.is_empty():
+            with self._pool.thread_condition:
+                self._pool.thread_condition.wait(timeout=0.1)
+            self._ask()
+            now = time.monotonic()
+            if self._n_threads:
+                alone_since = now
+            elif now - alone_since >= NO_WORKER_S:
+                alone_since = now
+                log.error("%s: no worker for %.0f s; %s", self.stage, NO_WORKER_S, _ALONE)
+
     def _room_now(self) -> int:
+        self._ask()
+        return max(1, self.per_thread * self._n_threads)
+
+    def _ask(self) -> None:
+        """How many threads there are, if it is time to ask: workers come and go."""
         now = time.monotonic()
-        if now - self._asked_at >= _THREADS_S:  # workers come and go
-            self._asked_at, self._room = now, max(1, self.per_thread * n_threads(self.client))
-        return self._room
+        if now - self._asked_at >= _THREADS_S:
+            self._asked_at, self._n_threads = now, n_threads(self.client)
 
 
 def n_threads(client: Client) -> int:
