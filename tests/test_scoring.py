@@ -19,6 +19,7 @@ def test_pairs_count_with_their_sign():
     assert (scores.n_true, scores.n_found) == (2, 3)
     assert scores.recall == pytest.approx(1 / 2)
     assert scores.false_share == pytest.approx(2 / 3)
+    assert scores.jaccard == pytest.approx(1 / 5)
 
 
 def test_nothing_found_is_nothing_false():

@@ -98,6 +98,7 @@ def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]
         "n_volumes": len(volumes),
         "Q": reported.Q,
         "associations_recall": round(pairs.recall, 4),
+        "associations_jaccard": round(pairs.jaccard, 4),
         "associations_false_share": round(pairs.false_share, 4),
         "associations_true": pairs.n_true,
         "associations_found": pairs.n_found,

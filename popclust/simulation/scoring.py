@@ -29,6 +29,8 @@ class PairScores:
     """True positive associations."""
     n_found: int
     """Found associations, in both directions."""
+    jaccard: float
+    """Found and true over found or true, in both directions."""
 
 
 def score_pairs(found: pd.DataFrame, true: pd.DataFrame, alpha: float) -> PairScores:
@@ -48,6 +50,7 @@ def score_pairs(found: pd.DataFrame, true: pd.DataFrame, alpha: float) -> PairSc
         false_share=len(found_pairs - true_pairs) / len(found_pairs) if found_pairs else 0.0,
         n_true=len(positive),
         n_found=len(found_pairs),
+        jaccard=len(found_pairs & true_pairs) / len(found_pairs | true_pairs) if found_pairs | true_pairs else 1.0,
     )
 
 
