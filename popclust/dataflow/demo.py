@@ -26,6 +26,7 @@ from popclust.evaluation.associations import associate_counted
 from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.normalized import Normalized
 from popclust.reported import Reported
+from popclust.reports.lexicon import load_lexicon
 from popclust.simulation.scoring import PairScores, agreement, histogram_agreement, lung_histogram, score_pairs
 from popclust.study import Study
 
@@ -152,9 +153,10 @@ def _score_associations(study: Study, truth: pd.DataFrame, reported: Reported) -
     settings = study.settings.associate
     population = counted_population(study, minimum=0)
     population = population.only(reported.grouping.rows(population.grid))
-    findings = truth.loc[list(population.volume_id), "findings"]
-    term_id = tuple(sorted({t for f in findings for t in f}))
-    has_term = np.array([[t in set(f) for t in term_id] for f in findings])
+    counts_as = load_lexicon().rolled_up(study.settings.terms.roll_up)
+    findings = [{counts_as.get(t, t) for t in f} for f in truth.loc[list(population.volume_id), "findings"]]
+    term_id = tuple(sorted(set().union(*findings)))
+    has_term = np.array([[t in f for t in term_id] for f in findings])
     frequent = has_term.sum(axis=0) >= settings.min_term_count
     terms = tuple(t for t, is_frequent in zip(term_id, frequent, strict=True) if is_frequent)
     planted = replace(population, has_term=has_term[:, frequent], term_id=terms, term=terms)
