@@ -30,7 +30,7 @@ from popclust.reports.lexicon import load_lexicon
 from popclust.simulation.scoring import PairScores, agreement, histogram_agreement, lung_histogram, score_pairs
 from popclust.study import Study
 
-N_TEMPLATES = 2
+N_TEMPLATES = 1
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     # Coarser than the defaults, so that two cores are done in minutes.
     "atlas": {
