@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", commands.demo, "simulate a population with planted groups, run everything, print the scores")
     demo.add_argument("--out", default="popclust-demo", help="folder to write into (default: %(default)s)")
-    demo.add_argument("--volumes", type=_positive, default=42, help="volumes to simulate (default: %(default)s)")
+    demo.add_argument("--volumes", type=_positive, default=39, help="volumes to simulate (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="seed of the population (default: %(default)s)")
     _add_scheduler(demo)
 

@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     # finer steps of HU where lung tissue is: what is above -100 HU counts as one level
     "haralick": {"spacing_mm": 3.0, "step_mm": 9.0, "range_hu": [-1000.0, -100.0]},
     "sift": {"spacing_mm": 3.0},
-    "vocabulary": {"n_words_haralick": 100, "n_words_micro_sift": 60, "n_words_macro_sift": 60},
+    "vocabulary": {"n_words_haralick": 100, "n_words_micro_sift": 60, "n_words_macro_sift": 60, "n_degraded": 6},
     "cluster": {"n_clusters_max": 12},
     "associate": {"min_term_count": 6, "n_permutations": 200},
 }
