@@ -75,10 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_scheduler(stage)
         _add_json(stage)
         if name == "terms":
-            text = "write a sheet of N mentions beside the key, for a radiologist to judge"
-            stage.add_argument("--audit", type=_positive, default=0, metavar="N", help=text)
-            stage.add_argument("--audited", action="store_true", help="what the judged sheet says of the extractor")
-            stage.set_defaults(command=commands.terms)
+            _add_audit(stage)
 
     status = command("status", commands.status, "how far the study is")
     status.add_argument("study", metavar="STUDY")
@@ -127,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_scheduler(parser: argparse.ArgumentParser) -> None:
     text = "Dask scheduler: tls://host:port, a scheduler file, or 'serial'; default: a local cluster"
     parser.add_argument("--scheduler", default="", metavar="ADDR", help=text)
+
+
+def _add_audit(terms: argparse.ArgumentParser) -> None:
+    text = "write a sheet of N mentions beside the key, for a radiologist to judge"
+    terms.add_argument("--audit", type=_positive, default=0, metavar="N", help=text)
+    terms.add_argument("--audited", action="store_true", help="what the judged sheet says of the extractor")
+    terms.set_defaults(command=commands.terms)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

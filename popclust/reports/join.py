@@ -72,7 +72,7 @@ class Join:
         InputError
             Both shares are below `min_share`.
         """
-        n_found = self.n_reports - self.n_without_volume
+        n_found = self.n_reports - self.n_without_volume - self.n_contradictory
         of_reports = n_found / max(self.n_reports, 1)
         of_volumes = len(self.joined) / max(self.n_volumes, 1)
         if self.n_reports == 0 or max(of_reports, of_volumes) >= min_share:

@@ -12,6 +12,7 @@ from popclust.reports.concepts import LANGUAGES, Concept, Name
 from popclust.reports.package_tables import read_table
 from popclust.reports.radlex import read_radlex
 from popclust.reports.text import alternatives, fold_phrase
+from popclust.settings import TermsSettings
 
 NOTICE = (
     "RadLex labels and identifiers: Copyright (c) The Radiological Society of North America (RSNA), "
@@ -22,7 +23,7 @@ NOTICE = (
     "governing permissions and limitations under the license."
 )
 """RSNA's notice; it goes wherever RadLex labels go."""
-ROOTS = ("RID34785", "RID5")
+ROOTS = TermsSettings().roots
 """RadLex's clinical findings and imaging observations; a file need not have both."""
 _OWN = "pc:"
 """How the identifiers begin of findings that RadLex has no class for."""
