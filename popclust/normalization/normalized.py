@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
+from popclust.normalization.effusion import with_fluid
 from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, prepare
 from popclust.normalization.quality import (
@@ -124,7 +125,8 @@ def normalize_volume(
     evidence = Evidence(way_round, _spread_mm(candidates, atlas), start.method, start.n_inliers, start.n_matches)
     found = _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
     within_wall = lungs_within_wall(prepared, atlas.reference, candidates[chosen].to_atlas(prepared), settings)
-    return dataclasses.replace(found, lung=with_disease(found.lung, within_wall, prepared))
+    diseased = with_disease(found.lung, within_wall, prepared)
+    return dataclasses.replace(found, lung=with_fluid(diseased, prepared))
 
 
 def normalized_from_given(

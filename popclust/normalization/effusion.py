@@ -1,0 +1,99 @@
+"""Fluid beside the lung, followed by its own grey to the pleura that no map finds to the millimetre.
+
+Fluid is even, and less dense than muscle, blood and organs. Where the lungs that a map has drawn hold a piece of such a
+grey, what continues it with the same grey is fluid too: into the recesses, up to ribs, muscle and diaphragm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from popclust.imaging.volume import Volume
+from popclust.normalization.preparation import Prepared
+
+FLUID_HU = (-15.0, 30.0)
+"""Median of a piece that is fluid: transudates, exudates, fluid with some blood. Muscle and organs are denser."""
+TISSUE_HU = (-300.0, 150.0)
+"""Neither aerated nor bone."""
+SMOOTHING_MM = 4.0
+"""Half width of the Gaussian by which the grey is told in noise; only tissue takes part."""
+TOLERANCE_HU = 15.0
+"""The same grey: half of what lies between water and muscle."""
+EDGE_HU = (-60.0, 25.0)
+"""The outermost voxel is fluid for more than half: towards fat, and towards muscle."""
+EVEN_HU, EVEN_SHARE = 10.0, 0.55
+"""So much of a piece lies so near to its median. Of planted effusions .64 to .99; of chest wall within a wrong mask, a
+mixture of fat and muscle, .07 to .45."""
+OPENING_MM = 8.0
+"""Thinner layers are partial volume between fat and muscle, which has the grey of fluid."""
+MIN_ML = 20.0
+"""A smaller piece is no evidence."""
+REACH_MM = 40.0
+"""Farther from the lungs as drawn nothing is joined."""
+
+
+def with_fluid(lung: Volume, volume: Prepared) -> Volume:
+    """Lungs joined with the fluid that continues what fluid they hold.
+
+    Parameters
+    ----------
+    lung : Volume
+        bool, (z, y, x): lungs as the maps draw them.
+    volume : Prepared
+        HU and aerated lungs on the same grid.
+
+    Returns
+    -------
+    Volume
+        `lung` itself where no piece of it is fluid.
+    """
+    hu, spacing = volume.image.voxels, np.asarray(lung.spacing_mm)
+    air = volume.lungs.voxels | (hu <= TISSUE_HU[0])
+    border = ndimage.binary_dilation(air) & ~air  # partly air
+    tissue = ~air & ~border & (hu < TISSUE_HU[1])
+    block = np.ones([max(1, round(OPENING_MM / s)) for s in spacing])
+    pieces, n_pieces = ndimage.label(ndimage.binary_opening(lung.voxels & tissue, block))
+    fluid = {i: grey for i in range(1, n_pieces + 1) if (grey := _grey_of_fluid(pieces == i, hu, spacing)) is not None}
+    if not fluid:
+        return lung
+    smooth = _smoothed_within(tissue, hu, SMOOTHING_MM / spacing)
+    near = ndimage.distance_transform_edt(~lung.voxels, sampling=spacing) <= REACH_MM
+    joined = lung.voxels.copy()
+    for i, grey in fluid.items():
+        piece = pieces == i
+        if (np.abs(smooth[piece] - grey) <= EVEN_HU).mean() < EVEN_SHARE:
+            continue
+        alike = tissue & near & (np.abs(smooth - grey) <= TOLERANCE_HU)
+        connected = _touching(piece, ndimage.binary_opening(alike, block) | piece)
+        edge = border | tissue & (smooth - grey >= EDGE_HU[0]) & (smooth - grey <= EDGE_HU[1])
+        joined |= connected | ndimage.binary_dilation(connected) & edge
+    return lung.with_values(joined)
+
+
+def _grey_of_fluid(piece: NDArray[np.bool_], hu: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> float | None:
+    """Median HU of a piece, if it is large enough and may be fluid."""
+    inside = hu[piece]
+    if inside.size * np.prod(spacing_mm) < 1000 * MIN_ML:
+        return None
+    grey = float(np.median(inside))
+    return grey if FLUID_HU[0] <= grey <= FLUID_HU[1] else None
+
+
+def _smoothed_within(
+    mask: NDArray[np.bool_], values: NDArray[np.float32], sigma: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Mean of the values of a mask around every voxel of it, by a Gaussian (voxels); zero outside the mask."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
+    total = ndimage.gaussian_filter(np.where(mask, values, 0).astype(np.float32), sigma)
+    return np.divide(total, weight, out=np.zeros_like(total), where=mask & (weight > 0))
+
+
+def _touching(piece: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Connected parts of a mask that hold some of a piece of it."""
+    part, n_parts = ndimage.label(mask)
+    is_held = np.zeros(n_parts + 1, bool)
+    is_held[part[piece]] = True
+    is_held[0] = False
+    return np.asarray(is_held[part])
