@@ -18,9 +18,8 @@ from popclust.imaging.volume import Volume
 from popclust.normalization.normalized import Normalized
 from popclust.normalization.transform import DisplacementField
 from popclust.parts import Made
-from popclust.population.clustering import DESCRIPTORS, descriptor_matrix, group_over_seeds
+from popclust.population.clustering import BASELINE, DESCRIPTORS, group_over_seeds, matrix_of
 from popclust.population.groupings import Groupings
-from popclust.population.topics import scale_counts
 from popclust.presentation.figures import write_figures
 from popclust.reported import Grouping
 from popclust.study import Study
@@ -251,9 +250,10 @@ def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray
     prior[np.arange(len(ids)), planted] += 3.0
     share = np.stack([rng.dirichlet(p) for p in prior])
     counts = np.stack([rng.multinomial(3000, s @ word_of_topic) for s in share]).astype(np.uint32)
+    zones = rng.multinomial(500, rng.dirichlet(np.ones(24), (len(ids), 6))).astype(np.uint32)
     accepted = ids[2:]  # the first two are not accepted
     words = xr.Dataset(
-        {"counts": (("volume", "word"), counts[2:])},
+        {"counts": (("volume", "word"), counts[2:]), "zone_counts": (("volume", "zone", "bin"), zones[2:])},
         coords={"volume": accepted, "vocabulary": ("word", vocabulary)},
     )
     topics = xr.Dataset(
@@ -269,11 +269,9 @@ def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray
 
 
 def _clusters(study: Study, words: xr.Dataset, topics: xr.Dataset, numbers_of_clusters: range) -> pd.DataFrame:
-    vocabulary = words["vocabulary"].to_numpy()
-    scaled = scale_counts(words["counts"].to_numpy(), vocabulary, study.settings.encode)
     ids, frames = words["volume"].values.tolist(), []
-    for name in DESCRIPTORS:
-        matrix = descriptor_matrix(name, scaled, vocabulary, topics["topic_of_volume"].to_numpy())
+    for name in (*DESCRIPTORS, BASELINE):
+        matrix = matrix_of(name, words, topics, study.settings.encode)
         for n_clusters in numbers_of_clusters:
             frames.append(group_over_seeds(matrix, ids, name, n_clusters, study.settings.cluster, _few_starts))
     return pd.concat(frames, ignore_index=True)

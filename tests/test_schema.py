@@ -213,7 +213,8 @@ def test_arrays_that_are_not_as_declared_are_refused(tmp_path: Path, changed: di
 def test_datasets_that_are_not_as_declared_are_refused():
     counts = (("volume", "word"), np.zeros((2, 3), np.uint32))
     coords = {"volume": ["v1", "v2"], "vocabulary": ("word", ["a", "b", "b"])}
-    good = xr.Dataset({"counts": counts}, coords=coords)
+    zones = (("volume", "zone", "bin"), np.zeros((2, 6, 4), np.uint32))
+    good = xr.Dataset({"counts": counts, "zone_counts": zones}, coords=coords)
     assert (
         schema.conform_dataset("word_counts", good)["counts"].attrs
         == schema.STORES["word_counts"].arrays["counts"].attrs

@@ -56,7 +56,9 @@ def test_a_missing_column_is_refused(study: Study):
 
 def test_a_dataset_comes_back_and_is_checked(study: Study):
     counts = xr.DataArray(np.arange(6, dtype=np.uint32).reshape(2, 3), dims=("volume", "word"))
-    dataset = xr.Dataset({"counts": counts}, coords={"volume": ["v1", "v2"], "vocabulary": ("word", ["a", "b", "b"])})
+    zones = xr.DataArray(np.ones((2, 6, 4), np.uint32), dims=("volume", "zone", "bin"))
+    coords = {"volume": ["v1", "v2"], "vocabulary": ("word", ["a", "b", "b"])}
+    dataset = xr.Dataset({"counts": counts, "zone_counts": zones}, coords=coords)
     study.write_dataset("word_counts", dataset)
     read = study.read_dataset("word_counts")
     assert read.counts.values.tolist() == counts.values.tolist()

@@ -25,6 +25,8 @@ from popclust.dataflow.stages.associate import counted_population
 from popclust.evaluation.associations import associate_counted
 from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.normalized import Normalized
+from popclust.population.clustering import BASELINE
+from popclust.population.groupings import Groupings
 from popclust.reported import Reported
 from popclust.reports.lexicon import load_lexicon
 from popclust.simulation.scoring import PairScores, agreement, histogram_agreement, lung_histogram, score_pairs
@@ -94,6 +96,7 @@ def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]
     return {
         "ari": round(agreement(groups, clusters), 4),
         "ari_hu_histogram": round(histogram_agreement(histograms, groups, reported.grouping.n_clusters, seeds), 4),
+        "ari_zones": round(_baseline_agreement(study, groups, reported.grouping.n_clusters), 4),
         "n_clusters": reported.grouping.n_clusters,
         "n_planted": int(truth.loc[volumes, "group"].nunique()),
         "n_volumes": len(volumes),
@@ -107,6 +110,14 @@ def score(flow: Flow, client: Client | None, population: Path) -> dict[str, Any]
         "registration_error_mm_p95": round(float(np.percentile(errors, 95)), 3),
         "min_term_count": reported.min_term_count,
     }
+
+
+def _baseline_agreement(study: Study, groups: Mapping[str, str], n_clusters: int) -> float:
+    """Mean adjusted Rand index, over the seeds, of the groups that histograms of six zones form."""
+    found = Groupings.from_dataset(study.read_dataset("groupings"))
+    own = (found.grid["descriptor"] == BASELINE) & (found.grid["n_clusters"] == n_clusters)
+    rows = found.cluster[own.to_numpy()]
+    return float(np.mean([agreement(groups, dict(zip(found.volume_id, r.tolist(), strict=True))) for r in rows]))
 
 
 def histogram_of(study: Study, volume_id: str) -> NDArray[np.float64]:
@@ -169,7 +180,8 @@ def _print(scores: Mapping[str, Any], flow: Flow, folder: Path, console: Console
     lines = (
         f"{scores['n_volumes']} volumes, {scores['n_planted']} planted groups, {scores['n_clusters']} found "
         f"(Q = {scores['Q']}, terms in at least {scores['min_term_count']} {study.settings.associate.unit}s)",
-        f"adjusted Rand index          {scores['ari']:.2f}   (lung HU histograms: {scores['ari_hu_histogram']:.2f})",
+        f"adjusted Rand index          {scores['ari']:.2f}   (lung HU histograms: {scores['ari_hu_histogram']:.2f}, "
+        f"of six zones: {scores['ari_zones']:.2f})",
         f"true associations found      {scores['associations_recall']:.2f}   of {scores['associations_true']}",
         f"found that are not true      {scores['associations_false_share']:.2f}   of {scores['associations_found']}",
         f"registration error           {scores['registration_error_mm_mean']:.1f} mm "

@@ -22,6 +22,7 @@ from popclust.evaluation.fisher import fisher_log_p, log_factorials, sample_odds
 from popclust.evaluation.odds_ratios import odds_ratio_intervals
 from popclust.evaluation.permutation import count_terms, countable, group_sizes, null_criterion
 from popclust.evaluation.prediction import as_good_as_best, gain_of_units
+from popclust.population.clustering import BASELINE
 from popclust.population.groupings import GRID, Groupings
 from popclust.reported import Grouping
 from popclust.settings import AssociateSettings
@@ -163,9 +164,9 @@ def criterion_table(
     observed = _mean_by(codes, Q[None, :].astype(np.float64))[0]
     means = _mean_by(codes, null.astype(np.float64))
     descriptor = criterion.groupby(codes)["descriptor"].first()
-    chosen_among = np.zeros(len(descriptor), dtype=np.int64)
-    if settings.descriptor != "best":
-        chosen_among = pd.factorize(descriptor)[0]
+    chosen_among = pd.factorize(descriptor)[0]
+    if settings.descriptor == "best":
+        chosen_among = (descriptor == BASELINE).to_numpy(np.int64)
     largest = np.stack([means[:, chosen_among == code].max(axis=1) for code in chosen_among], axis=1)
     criterion["Q_null_mean"] = means.mean(axis=0)[codes]
     criterion["Q_null_p95"] = np.percentile(means, 95, axis=0)[codes]
@@ -205,14 +206,15 @@ def reported_grouping(criterion: pd.DataFrame, descriptor: str, choose_by: str =
 
     The smallest K of those marked `is_candidate`; the seed whose Q at that K is nearest the mean, the lowest on ties.
     For 'best' the descriptor whose K has the largest mean gain (with choose_by = 'Q': mean Q), the first by name on
-    ties.
+    ties; never the plain histograms.
 
     Raises
     ------
     InputError
         The criterion holds no row of this descriptor.
     """
-    rows = criterion if descriptor == "best" else criterion[criterion["descriptor"] == descriptor]
+    is_wanted = criterion["descriptor"] != BASELINE if descriptor == "best" else criterion["descriptor"] == descriptor
+    rows = criterion[is_wanted]
     if rows.empty:
         known = ", ".join(sorted(criterion["descriptor"].unique()))
         raise InputError(f"[associate] descriptor: no groups were formed with {descriptor!r}; there are {known}")

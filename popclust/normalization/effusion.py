@@ -19,10 +19,12 @@ TISSUE_HU = (-300.0, 150.0)
 """Neither aerated nor bone."""
 SMOOTHING_MM = 4.0
 """Half width of the Gaussian by which the grey is told in noise; only tissue takes part."""
+MUSCLE_HU = 50.0
+"""What is denser than half way from the fluid to muscle is muscle for more than half."""
 TOLERANCE_HU = 15.0
-"""The same grey: half of what lies between water and muscle."""
-EDGE_HU = (-60.0, 25.0)
-"""The outermost voxel is fluid for more than half: towards fat, and towards muscle."""
+"""The same grey; less where muscle is nearer."""
+FAT_EDGE_HU = 60.0
+"""The outermost voxel may be so much less dense: half way to fat."""
 EVEN_HU, EVEN_SHARE = 10.0, 0.55
 """So much of a piece lies so near to its median. Of planted effusions .64 to .99; of chest wall within a wrong mask, a
 mixture of fat and muscle, .07 to .45."""
@@ -65,9 +67,10 @@ def with_fluid(lung: Volume, volume: Prepared) -> Volume:
         piece = pieces == i
         if (np.abs(smooth[piece] - grey) <= EVEN_HU).mean() < EVEN_SHARE:
             continue
-        alike = tissue & near & (np.abs(smooth - grey) <= TOLERANCE_HU)
+        half_way = (MUSCLE_HU - grey) / 2
+        alike = tissue & near & (np.abs(smooth - grey) <= min(TOLERANCE_HU, 0.75 * half_way))
         connected = _touching(piece, ndimage.binary_opening(alike, block) | piece)
-        edge = border | tissue & (smooth - grey >= EDGE_HU[0]) & (smooth - grey <= EDGE_HU[1])
+        edge = border | tissue & (smooth >= grey - FAT_EDGE_HU) & (smooth <= grey + 1.25 * half_way)
         joined |= connected | ndimage.binary_dilation(connected) & edge
     return lung.with_values(joined)
 

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from popclust.settings import ClusterSettings
+from popclust.population.topics import scale_counts
+from popclust.settings import ClusterSettings, EncodeSettings
 
 DESCRIPTORS = ("haralick", "sift", "concatenated", "lda")
 """f^H, f^S, [f^H f^S] and f^L of the paper."""
+BASELINE = "zones"
+"""Histograms of density in six zones, without registration or words: compared, never reported."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,31 @@ def descriptor_matrix(
         raise ValueError(f"descriptor: must be one of {', '.join(DESCRIPTORS)}, got {name!r}")
     sums = values.sum(axis=1, keepdims=True)
     return np.sqrt(np.divide(values, sums, out=np.zeros_like(values), where=sums > 0))
+
+
+def matrix_of(name: str, words: xr.Dataset, topics: xr.Dataset, masses: EncodeSettings) -> NDArray[np.float64]:
+    """The matrix (volume, feature) of one of :data:`DESCRIPTORS` or of :data:`BASELINE`.
+
+    Parameters
+    ----------
+    name : str
+        The descriptor.
+    words, topics : Dataset
+        Contents of word_counts.zarr and topics.zarr, of the same volumes.
+    masses : EncodeSettings
+        Masses that the counts are scaled to.
+    """
+    if name == BASELINE:
+        return zone_matrix(words["zone_counts"].to_numpy())
+    vocabulary = words["vocabulary"].to_numpy()
+    scaled = scale_counts(words["counts"].to_numpy(), vocabulary, masses)
+    return descriptor_matrix(name, scaled, vocabulary, topics["topic_of_volume"].to_numpy())
+
+
+def zone_matrix(zone_counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The matrix (volume, feature) of :data:`BASELINE`, roots of zones' shares, from counts (volume, zone, bin)."""
+    sums = np.maximum(zone_counts.sum(axis=2, keepdims=True, dtype=np.float64), 1.0)
+    return np.sqrt(zone_counts / sums).reshape(len(zone_counts), -1)
 
 
 def numbers_of_clusters(n_volumes: int, settings: ClusterSettings) -> range:

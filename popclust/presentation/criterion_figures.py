@@ -14,6 +14,7 @@ DESCRIPTOR_TITLES = {
     "sift": "3D-SIFT shape",
     "concatenated": "texture + shape",
     "lda": "LDA topics",
+    "zones": "histograms of six zones",
 }
 """What a descriptor is called in figures."""
 
@@ -22,6 +23,7 @@ _LINES = {
     "concatenated": ("#d55e00", "--", "s"),
     "haralick": ("#009e73", "-.", "^"),
     "sift": ("#8a5a9e", ":", "D"),
+    "zones": (MUTED, (0, (1, 2)), "x"),
 }
 
 

@@ -11,9 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from popclust import schema
-from popclust.population.clustering import descriptor_matrix
+from popclust.population.clustering import matrix_of
 from popclust.population.groupings import Groupings
-from popclust.population.topics import scale_counts
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -101,14 +100,9 @@ def read_groupings(study: Study) -> Groupings | None:
 
 def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> NDArray[np.float64]:
     """The (volume, feature) matrix that a descriptor's groups were formed on, in the order of `volume_ids`."""
-    words = study.read_dataset("word_counts")
-    topics = study.read_dataset("topics")
     wanted = volume_ids.astype(object).to_numpy()
-    counts = words["counts"].sel(volume=wanted)
-    vocabulary = words["vocabulary"].to_numpy()
-    scaled = scale_counts(counts.to_numpy(), vocabulary, study.settings.encode)
-    shares = topics["topic_of_volume"].sel(volume=wanted).to_numpy()
-    return descriptor_matrix(descriptor, scaled, vocabulary, shares)
+    words, topics = (study.read_dataset(name).sel(volume=wanted) for name in ("word_counts", "topics"))
+    return matrix_of(descriptor, words, topics, study.settings.encode)
 
 
 def read_store(study: Study, name: str) -> xr.Dataset | None:

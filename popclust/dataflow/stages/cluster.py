@@ -9,24 +9,22 @@ from threadpoolctl import threadpool_limits
 from popclust.dataflow.learning import minibatch_centres
 from popclust.dataflow.stage import Stage, Work
 from popclust.parts import Made
-from popclust.population.clustering import descriptor_matrix, exact_kmeans, group_over_seeds, numbers_of_clusters
+from popclust.population.clustering import BASELINE, exact_kmeans, group_over_seeds, matrix_of, numbers_of_clusters
 from popclust.population.groupings import Groupings
-from popclust.population.topics import scale_counts
 from popclust.study import Study
 
 
 def calls(study: Study, n_volumes: int) -> dict[str, tuple[Any, ...]]:
-    """Arguments of `group` for every descriptor and number of groups."""
+    """Arguments of `group` for every descriptor, their plain rival among them, and number of groups."""
     settings = study.settings.cluster
-    return {f"{d}-{k}": (study, d, k) for d in settings.descriptors for k in numbers_of_clusters(n_volumes, settings)}
+    numbers = numbers_of_clusters(n_volumes, settings)
+    return {f"{d}-{k}": (study, d, k) for d in (*settings.descriptors, BASELINE) for k in numbers}
 
 
 def group(study: Study, descriptor: str, n_clusters: int) -> Groupings:
     """The groupings of one descriptor and one number of groups, over all seeds."""
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
-    vocabulary = words.vocabulary.values
-    scaled = scale_counts(words.counts.values, vocabulary, study.settings.encode)
-    matrix = descriptor_matrix(descriptor, scaled, vocabulary, topics.topic_of_volume.values)
+    matrix = matrix_of(descriptor, words, topics, study.settings.encode)
     settings = study.settings.cluster
     is_exact = settings.engine == "exact" or (settings.engine == "auto" and len(matrix) <= settings.exact_limit)
     fit = exact_kmeans if is_exact else minibatch_centres
@@ -47,7 +45,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="cluster",
-    version=2,
+    version=3,
     title="group volumes",
     sections=("cluster", "encode"),
     reads=("topics", "encode"),

@@ -30,7 +30,9 @@ def encode(study: Study, volume_id: str) -> Made:
     is_micro = features["diameter_mm"] <= study.settings.sift.micro_macro_mm
     words = vocabularies_of(study)
     rows = rows_of_vocabularies(features, is_micro)
-    return Made({name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()})
+    counts = {name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()}
+    zones = np.asarray(group["zones"][...])  # type: ignore[index]
+    return Made({**counts, "zones": zones.tolist()})
 
 
 def gather(work: Work) -> Made:
@@ -39,8 +41,12 @@ def gather(work: Work) -> Made:
     counts = [np.concatenate([np.asarray(r[v], np.uint32) for v in VOCABULARIES]) for r in records.values()]
     first = next(iter(records.values()))
     vocabulary_of_word = np.repeat(VOCABULARIES, [len(first[v]) for v in VOCABULARIES])
+    zones = np.asarray([r["zones"] for r in records.values()], np.uint32)
     dataset = xr.Dataset(
-        {"counts": (("volume", "word"), np.stack(counts).astype(np.uint32))},
+        {
+            "counts": (("volume", "word"), np.stack(counts).astype(np.uint32)),
+            "zone_counts": (("volume", "zone", "bin"), zones),
+        },
         coords={"volume": list(records), "vocabulary": ("word", vocabulary_of_word)},
     )
     work.study.write_dataset("word_counts", dataset)
@@ -59,7 +65,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=1,
+    version=2,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,

@@ -12,6 +12,7 @@ from popclust.dataflow.stage import Known, Stage
 from popclust.errors import VolumeError
 from popclust.features.haralick import sample_haralick
 from popclust.features.sift3d import sample_sift
+from popclust.features.zones import zone_histograms
 from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.normalized import Normalized
 from popclust.parts import Made
@@ -42,6 +43,7 @@ def extract(study: Study, volume_id: str) -> Made:
         "sift_position_mm": normalized.to_atlas(shape.position_mm).astype(np.float32),
         "scale_mm": shape.scale_mm,
         "diameter_mm": shape.diameter_mm,
+        "zones": zone_histograms(volume, normalized.lung),
     }
     group = study.open_group("features", f"{volume_id}.zarr", mode="w")
     attrs = {"haralick_features": list(texture.feature_names), "volume_id": volume_id}
@@ -80,7 +82,7 @@ def rows_of_vocabularies(
 
 STAGE = Stage(
     name="extract",
-    version=2,
+    version=3,
     title="sample texture and shape",
     sections=("haralick", "sift", "extract"),
     reads=("ingest", "normalize"),
