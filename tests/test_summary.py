@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from chromium import browser
@@ -287,3 +288,20 @@ def test_in_a_real_browser(made: MadeStudy, page: str) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         tab.call("Emulation.clearDeviceMetricsOverride")
         assert len(tab.call("Page.printToPDF")["data"]) > 10_000
+
+
+def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
+    tests = view.reported_associations()
+    n_found = int((tests["p_holm"] <= view.alpha).sum())
+    assert n_found > 2
+    without = dataclasses.replace(view, gate=None)
+    assert content.verdict(without).startswith(f"{n_found} significant associations link ")
+    survives = np.arange(n_found) < 2
+    gate = pd.DataFrame({"survives": survives, "fails": np.where(survives, "", "scanner")})
+    some = dataclasses.replace(view, gate=gate)
+    assert content.verdict(some).startswith(f"2 of {n_found} significant associations stand: ")
+    assert {f.label: f.value for f in content.headline(some)}["of them not explained by the scanner"] == "2"
+    none = dataclasses.replace(view, gate=gate.assign(survives=False))
+    assert content.verdict(none).startswith("Nothing stands: technical variables ")
+    nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))
+    assert content.verdict(nothing).startswith("Nothing stands: none of ")

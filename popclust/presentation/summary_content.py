@@ -122,11 +122,13 @@ def headline(view: StudyView) -> list[Fact]:
     ]
     if view.record.get("Q") is not None:
         facts.append(Fact(f"{view.record['Q']:,}", "significant associations (Q)"))
+    if view.gate is not None:
+        facts.append(Fact(f"{int(view.gate['survives'].sum()):,}", "of them not explained by the scanner"))
     return facts
 
 
 def verdict(view: StudyView) -> str:
-    """The result in one or two sentences."""
+    """The result in one or two sentences: how far it stands comes first."""
     if view.reported is None or view.groups.empty:
         return "No groups have been formed yet."
     tests = view.reported_associations()
@@ -135,16 +137,33 @@ def verdict(view: StudyView) -> str:
             f"{len(view.groups):,} volumes fall into {view.n_groups} groups, the most stable number tried. "
             "Without terms to test, what the groups mean is not known."
         )
-    found = tests[tests["p_holm"] <= view.alpha]
-    n_linked = found["cluster"].nunique()
-    text = (
-        f"{n_linked} of {view.n_groups} groups are linked to {found['term_id'].nunique()} of "
-        f"{tests['term_id'].nunique():,} terms tested, by {len(found):,} significant associations."
-    )
+    text = _standing(view, tests[tests["p_holm"] <= view.alpha], tests["term_id"].nunique())
     p_value = selected_p_value(view)
     if p_value is not None:
         text += f" Against permuted reports, the choice of K repeated each time: p = {p_text(p_value)}."
     return text
+
+
+def _standing(view: StudyView, found: pd.DataFrame, n_terms: int) -> str:
+    """What was found, beside what of it technical variables do not explain."""
+    groups, terms = (found[column].nunique() for column in ("cluster", "term_id"))
+    if not groups:
+        return (
+            f"Nothing stands: none of {n_terms:,} terms is significantly associated with any of {view.n_groups} groups."
+        )
+    linked = f"{groups} of {view.n_groups} groups with {terms} of {n_terms:,} terms tested"
+    if view.gate is None:
+        return f"{_counted(len(found), 'significant association')} link {linked}."
+    n_standing = int(view.gate["survives"].sum())
+    if not n_standing:
+        return (
+            f"Nothing stands: technical variables (scanner, dose, registration) may explain each of "
+            f"{_counted(len(found), 'significant association')}, which link {linked}."
+        )
+    return (
+        f"{n_standing:,} of {_counted(len(found), 'significant association')} stand: no technical variable explains "
+        f"them. All together link {linked}."
+    )
 
 
 def selected_p_value(view: StudyView) -> float | None:

@@ -47,6 +47,8 @@ class StudyView:
     """Of texture, what degraded copies move, over the variance, along each direction; the largest first."""
     n_removed: int = 0
     """Directions of texture that are left out for it."""
+    gate: pd.DataFrame | None = None
+    """Which significant associations no technical variable explains; None where that was not asked."""
 
     @property
     def n_groups(self) -> int:
@@ -84,6 +86,7 @@ def read_view(study: Study) -> StudyView:
         record=record,
         nuisance_share=tuple(texture.get("nuisance_share", ())),
         n_removed=texture.get("n_removed", 0),
+        gate=study.read_table("validity/gate") if has_tests and study.exists("validity/gate.parquet") else None,
     )
 
 
