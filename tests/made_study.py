@@ -250,7 +250,8 @@ def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray
     prior[np.arange(len(ids)), planted] += 3.0
     share = np.stack([rng.dirichlet(p) for p in prior])
     counts = np.stack([rng.multinomial(3000, s @ word_of_topic) for s in share]).astype(np.uint32)
-    zones = rng.multinomial(500, rng.dirichlet(np.ones(24), (len(ids), 6))).astype(np.uint32)
+    of_zones = np.random.default_rng(8)
+    zones = of_zones.multinomial(500, of_zones.dirichlet(np.ones(24), (len(ids), 6))).astype(np.uint32)
     accepted = ids[2:]  # the first two are not accepted
     words = xr.Dataset(
         {"counts": (("volume", "word"), counts[2:]), "zone_counts": (("volume", "zone", "bin"), zones[2:])},
