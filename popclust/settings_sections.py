@@ -68,11 +68,11 @@ class AtlasSettings:
     """The reference space and the templates that lead to it."""
 
     volume: Annotated[str, PLACE] = ""
-    """The atlas volume; empty: chosen from the cohort (medoid of lung shape among volumes of thin slices)."""
+    """The atlas volume; empty: chosen from the cohort (healthy, of thin slices, central by the shape of the lungs)."""
     templates: Annotated[tuple[Text, ...], PLACE] = ()
     """Template volumes; the atlas itself is always a template too. Empty: chosen from the cohort."""
     n_from_cohort: CountOrNone = 3
-    """How many templates to choose from the cohort when none is given."""
+    """How many templates to choose from the cohort when none is given; twice as many are tried."""
     spacing_mm: Millimetres = 2.0
     """Isotropic resolution of the reference space in which registration works (the paper's: 2 mm)."""
     max_landmark_error_mm: Millimetres = 10.0

@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from scipy import ndimage
 from test_registration import FAST, chest
 
+from popclust.dataflow.stages.atlas import Offer, checked_until
+from popclust.dataflow.window import Outcome
 from popclust.errors import InputError, VolumeError
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
 from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, lung_shape
@@ -276,6 +279,37 @@ def test_a_coarse_volume_is_chosen_only_where_there_is_no_fine_one():
     assert choose_from_cohort({"a": coarse, "b": _shape(12), "c": coarse}, 3) == ["b"]
     assert choose_from_cohort({"a": coarse}, 3) == ["a"]
     assert not lung_shape(chest(spacing=4.0)).is_fine and lung_shape(chest(spacing=2.5)).is_fine
+
+
+def test_the_healthier_half_is_chosen_by_both_measures():
+    shapes = {name: dataclasses.replace(_shape(9 + i / 4), evenness=0.6) for i, name in enumerate("abcdefgh")}
+    even, near = (dataclasses.replace(_shape(16), evenness=e, rib_gap_mm=g) for e, g in ((0.9, 30.0), (0.3, 0.0)))
+    shapes |= {"x": even, "y": near}
+    chosen = choose_from_cohort(shapes, 3)
+    assert not {"x", "y"} & set(chosen)
+    assert len(choose_from_cohort(shapes, 10)) == 10  # nobody is left out where so many are wanted
+
+
+def test_disease_lowers_evenness_or_parts_lung_from_ribs():
+    healthy = chest()
+    rng = np.random.default_rng(0)
+    holes = ndimage.gaussian_filter(rng.normal(0, 1, healthy.shape), 2.0)
+    ill = np.where((healthy.voxels < -500) & (holes > 0.5 * holes.std()), -1000, healthy.voxels)
+    assert lung_shape(healthy.with_values(ill)).evenness < lung_shape(healthy).evenness - 0.1
+
+
+def test_a_refused_template_is_replaced_by_the_next():
+    offers = [Offer(None, "", i, name, is_file=False) for i, name in enumerate("Aabcdef")]  # type: ignore[arg-type]
+    batches = []
+
+    def outcomes(function, calls):
+        batches.append(list(calls))
+        return [Outcome(k, {"used": k in "ace"}, "killed" if k == "f" else "") for k in calls]
+
+    assert [o.key for o in checked_until(3, offers, outcomes)] == list("abcde")
+    assert batches == [["a", "b", "c"], ["d"], ["e"]]
+    assert [o.key for o in checked_until(4, offers, outcomes)] == list("abcdef")
+    assert checked_until(0, offers, outcomes) == []
 
 
 def test_shape_does_not_depend_on_where_the_patient_lies():

@@ -32,6 +32,9 @@ from popclust.presentation.atlas_figure import templates_figure
 from popclust.presentation.style import to_png
 from popclust.study import Study
 
+Outcomes = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], list[Outcome]]
+"""Runs a function for every key, in tasks of their own."""
+_RECORD = "records/atlas/population.json"
 _MAX_CANDIDATES = 500
 """Volumes looked at when the atlas is chosen from the cohort: the first by volume_id, which is as good as random."""
 
@@ -77,8 +80,7 @@ def needs(known: Known) -> list[str]:
 
 def chosen_before(study: Study) -> list[str]:
     """Volumes that an earlier run chose, the atlas first; empty where none did or it is to be chosen anew."""
-    name = "records/atlas/population.json"
-    return list(study.read_json(name).get("chosen", [])) if study.exists(name) else []
+    return list(study.read_json(_RECORD).get("chosen", [])) if study.exists(_RECORD) else []
 
 
 def build(work: Work) -> Made:
@@ -86,21 +88,36 @@ def build(work: Work) -> Made:
     study = work.study
     token = "\n".join(needs(work))
     files = atlas_files(study)
-    chosen = [] if files else _choose(work)
-    offers = offered_files(study, token, files) if files else offered_volumes(study, token, chosen)
-    outcomes = work.outcomes(check, {o.template_id: (offers[0], o) for o in offers[1:]})
+    offers = offered_files(study, token, files) if files else offered_volumes(study, token, _choose(work))
+    n_wanted = len(offers) - 1 if files else study.settings.atlas.n_from_cohort
+    outcomes = checked_until(n_wanted, offers, work.outcomes)
+    chosen = [] if files else [offers[0].template_id, *(o.key for o in outcomes)]
     included = work.passing("ingest")
-    record = {**work.once(assemble, offers[0], outcomes), "chosen": chosen, "from_files": bool(files)}
-    return Made(record, read=tuple(f"{v} {included[v]}" for v in chosen))
+    record = {**work.once(assemble, offers[0], outcomes), "chosen": chosen, "n_wanted": n_wanted}
+    return Made({**record, "from_files": bool(files)}, read=tuple(f"{v} {included[v]}" for v in chosen))
+
+
+def checked_until(n_wanted: int, offers: Sequence[Offer], outcomes: Outcomes) -> list[Outcome]:
+    """Check templates in their order, as many at once as are missing, until so many are used or none is left."""
+    found: list[Outcome] = []
+    while len(found) < len(offers) - 1:
+        missing = n_wanted - sum(not o.error and o.value["used"] for o in found)
+        if missing <= 0:
+            break
+        batch = offers[1 + len(found) :][:missing]
+        found += outcomes(check, {o.template_id: (offers[0], o) for o in batch})
+    return found
 
 
 def _choose(work: Work) -> list[str]:
+    """The atlas, templates, and as many more to take the place of templates that are refused."""
     included, before = work.passing("ingest"), chosen_before(work.study)
-    n_wanted = 1 + work.study.settings.atlas.n_from_cohort
-    if before and len(before) == n_wanted and all(v in included for v in before):
+    n_wanted = work.study.settings.atlas.n_from_cohort
+    is_alike = bool(before) and work.study.read_json(_RECORD).get("n_wanted") == n_wanted
+    if is_alike and all(v in included for v in before):
         return before
     shapes = work.map(shape, candidates(work.study, included))
-    return choose_from_cohort(shapes, n_wanted)
+    return choose_from_cohort(shapes, 1 + 2 * n_wanted)
 
 
 def candidates(study: Study, volume_ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -225,7 +242,7 @@ def _stem(path: str) -> str:
 
 STAGE = Stage(
     name="atlas",
-    version=7,
+    version=8,
     title="build the atlas",
     sections=("atlas", "masks", "normalize"),
     build_needs=needs,
