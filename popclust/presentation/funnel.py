@@ -100,8 +100,8 @@ def funnel_figure(funnel: Funnel, max_losses: int = 7) -> Figure:
     counts = [c for _, c in funnel.steps]
     losses = funnel.losses[:max_losses]
     with house_style():
-        figure = new_figure(9.6, 2.9)
-        bars, words = figure.subplots(1, 2, width_ratios=[1.0, 1.25])
+        figure = new_figure(10.4, 2.9)
+        bars, words = figure.subplots(1, 2, width_ratios=[1.0, 1.6])
         bars.barh(names, counts, color=BLUE, height=0.62)
         bars.invert_yaxis()
         bars.bar_label(bars.containers[0], labels=[f"{c:,}" for c in counts], padding=4, color=INK)

@@ -123,7 +123,7 @@ def headline(view: StudyView) -> list[Fact]:
     if view.record.get("Q") is not None:
         facts.append(Fact(f"{view.record['Q']:,}", "significant associations (Q)"))
     if view.gate is not None:
-        facts.append(Fact(f"{int(view.gate['survives'].sum()):,}", "of them not explained by the scanner"))
+        facts.append(Fact(f"{int(view.gate['survives'].sum()):,}", "of these stand"))
     return facts
 
 
@@ -162,7 +162,7 @@ def _standing(view: StudyView, found: pd.DataFrame, n_terms: int) -> str:
         )
     return (
         f"{n_standing:,} of {_counted(len(found), 'significant association')} stand: no technical variable explains "
-        f"them. All together link {linked}."
+        f"them. All {len(found):,} link {linked}."
     )
 
 
