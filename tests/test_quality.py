@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 from test_registration import FAST, chest
 
 from popclust.errors import VolumeError
+from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
 from popclust.normalization.atlas import AtlasInput, build_atlas
 from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import prepare
+from popclust.normalization.proportions import stretch_of_edges
 from popclust.normalization.quality import (
+    MAX_EDGE_STRETCH,
     UNCHECKED,
     Evidence,
     Measures,
@@ -34,7 +39,7 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 GOOD = Measures(
     ncc=0.6, region_ncc=0.95, lung_dice=0.95, lung_inside=0.97, folding=0.0, coverage=1.0, size_ratio=1.0,
     anisotropy=1.1, side_balance=0.95, rotation_degrees=3.0, bending=0.2, wall_ncc=0.75,
-    mediastinum_ncc=0.7, sound_ncc=0.95, aerated=0.95,
+    mediastinum_ncc=0.7, sound_ncc=0.95, aerated=0.95, edge_stretch=0.0,
 )  # fmt: skip
 SURE = Evidence(Orientation("upright", -0.2), 4.0)
 LIMITS = NormalizeSettings()
@@ -105,11 +110,39 @@ def test_folding_and_size_of_known_maps():
         ({"size_ratio": 0.4}, "wrong_size"),
         ({"size_ratio": 2.2}, "wrong_size"),
         ({"anisotropy": 2.5}, "wrong_proportions"),
+        ({"anisotropy": 1.7, "edge_stretch": 0.5}, "wrong_proportions"),
+        ({"anisotropy": 1.7, "edge_stretch": -0.5}, "wrong_proportions"),
     ],
 )
 def test_each_broken_limit_has_its_reason(change, code):
     assert reject_reasons(GOOD, SURE, 0.0, LIMITS) == []
     assert reject_reasons(dataclasses.replace(GOOD, **change), SURE, 0.0, LIMITS) == [code]
+
+
+@pytest.mark.parametrize("change", [{"anisotropy": 1.9}, {"edge_stretch": 0.5}])
+def test_a_shallow_breath_or_odd_edges_alone_are_no_reason(change):
+    assert reject_reasons(dataclasses.replace(GOOD, **change), SURE, 0.0, LIMITS) == []
+
+
+@pytest.mark.parametrize("name", ["lidc0001", "lidc0002", "nsclcrg_R01-001"])
+def test_edges_tell_a_wrong_slice_distance(name: str, data_path: Callable[[str], Path]):
+    volume = read_volume_file(str(data_path(f"ct/{name}.nii.gz")))
+
+    def told(factor: float) -> float:
+        z, y, x = volume.spacing_mm
+        return stretch_of_edges(prepare(dataclasses.replace(volume, spacing_mm=(z * factor, y, x)), 4.0))
+
+    assert abs(told(1.0)) < MAX_EDGE_STRETCH
+    for factor in (0.5, 0.6, 1.6, 2.0):
+        assert told(factor) - told(1.0) == pytest.approx(np.log(factor), abs=0.3)
+
+
+def test_where_there_are_no_edges_nothing_is_told():
+    prepared = prepare(chest(), 4.0)
+    flat = dataclasses.replace(prepared, image=prepared.image.with_values(np.zeros(prepared.image.shape, np.float32)))
+    assert stretch_of_edges(flat) == 0.0
+    tiny = dataclasses.replace(prepared, lungs=prepared.lungs.with_values(np.zeros(prepared.lungs.shape, bool)))
+    assert stretch_of_edges(tiny) == 0.0
 
 
 def test_orientation_and_probability_have_their_reasons():

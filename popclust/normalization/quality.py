@@ -9,13 +9,18 @@ from numpy.typing import NDArray
 
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.preparation import RANGE_HU, Prepared
+from popclust.normalization.proportions import stretch_of_edges
 from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
 from popclust.settings import NormalizeSettings
 
 MIN_SIZE_RATIO = 0.6
 """Adults' chests differ less than this from the atlas's, or its inverse: else the spacing is wrong."""
-MAX_ANISOTROPY = 1.8
+MAX_ANISOTROPY = 2.2
 """Chests are not stretched more than this along one direction against another: else the spacing is wrong."""
+MAX_ANISOTROPY_IN_DOUBT = 1.5
+"""Nor more than this, where edges in wall and lungs say so too."""
+MAX_EDGE_STRETCH = 0.36
+"""Logarithm of the stretch along z by which edges are in doubt."""
 MIN_SIDE_BALANCE = 0.5
 """A volume that shows one lung less than half as well as the other is of one side only."""
 CAGE_MM = 36.0
@@ -52,6 +57,8 @@ class Measures:
     """Size of the volume's anatomy over the atlas's: cube root of the affine part's determinant."""
     anisotropy: float
     """Largest over smallest stretch of the affine part."""
+    edge_stretch: float
+    """Logarithm of the stretch along z that edges in wall and lungs tell: of slice distances, not of breath."""
     rotation_degrees: float
     """Angle of the affine part's rotation."""
     bending: float
@@ -154,6 +161,7 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         side_balance=_side_balance(points[atlas_lung, 2], shown[atlas_lung]),
         size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
         anisotropy=anisotropy(affine),
+        edge_stretch=stretch_of_edges(volume),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
         wall_ncc=wall,
@@ -225,7 +233,8 @@ def reject_reasons(
         evidence.orientation.best: evidence.orientation.body_agrees
         and evidence.orientation.advantage > settings.max_flip_advantage,
         "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
-        "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY,
+        "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY
+        or (measures.anisotropy > MAX_ANISOTROPY_IN_DOUBT and abs(measures.edge_stretch) > MAX_EDGE_STRETCH),
         "likely_failed": failure_probability > settings.max_failure_probability,
     }
     return [code for code, is_broken in limits.items() if is_broken]
