@@ -141,8 +141,8 @@ class AssociateSettings:
     descriptor: Literal["haralick", "sift", "concatenated", "lda", "best"] = "lda"
     """Descriptor that is reported (the paper's: lda)."""
     choose_by: ChosenBy = "prediction"
-    """'prediction': the fewest groups that foretell left-out reports as well as the best number, within two standard
-    errors of the difference; 'Q' (the paper's): the number of groups with the most significant associations."""
+    """'prediction': the fewest groups that foretell left-out reports as well as the best number, within a standard
+    error of the difference; 'Q' (the paper's): the number of groups with the most significant associations."""
     unit: Literal["patient", "volume"] = "patient"
     """What is counted: one volume per patient, or every volume (the paper's)."""
     min_term_count: Count = 50

@@ -66,7 +66,7 @@ def _gain_of_cells(
 
 
 def as_good_as_best(gain: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which numbers of groups foretell reports as well as the best, within two standard errors of the difference.
+    """Which numbers of groups foretell reports as well as the best, within a standard error of the difference.
 
     The units are the same under every number, so the differences unit by unit say how sure the order is. The error of
     the best gain alone also holds how hard each unit is to foretell, and lets too few groups pass.
@@ -81,14 +81,15 @@ def as_good_as_best(gain: NDArray[np.float64], codes: NDArray[np.int64]) -> NDAr
     Returns
     -------
     ndarray of bool
-        (code,) whether the best one's gain is larger by at most twice the standard error of the difference.
+        (code,) whether the best one's gain is larger by at most the standard error of the difference.
 
     References
     ----------
+    Breiman L et al. Classification and Regression Trees, 1984 (the rule of one standard error).
     Vehtari A, Gelman A, Gabry J. Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC.
     Stat Comput 2017.
     """
     by_code = pd.DataFrame(gain).groupby(codes, sort=True).mean().to_numpy()
     lost = by_code[int(np.argmax(by_code.mean(axis=1).round(12)))] - by_code
     error = lost.std(axis=1, ddof=1) / np.sqrt(lost.shape[1]) if lost.shape[1] > 1 else np.zeros(len(lost))
-    return np.asarray(lost.mean(axis=1) <= 2 * error + 1e-12)
+    return np.asarray(lost.mean(axis=1) <= error + 1e-12)

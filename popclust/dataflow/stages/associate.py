@@ -144,7 +144,7 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=4,
+    version=5,
     title="test associations",
     sections=("associate",),
     reads=("cluster", "terms", "topics", "ingest", "normalize"),
