@@ -57,8 +57,9 @@ def test_fluid_is_sampled_and_what_is_outside_is_not(atlas, person: Volume):
     true = carried_over(before.lung, AffineMap.translation((0.0, 0.0, 0.0)), after.lung).voxels | is_fluid
     by_registration = carried_over(atlas.reference.lungs, after.to_atlas, after.lung).voxels
     inside = [(lung & is_fluid).sum() / is_fluid.sum() for lung in (by_registration, after.lung.voxels)]
-    assert inside[1] > inside[0] and inside[1] > 0.6
-    assert (after.lung.voxels & ~true).sum() < 0.06 * after.lung.voxels.sum()
+    assert inside[1] > inside[0] and inside[1] > 0.9
+    outside = [(lung & ~true).sum() / lung.sum() for lung in (by_registration, after.lung.voxels)]
+    assert outside[1] < outside[0] + 0.04  # the fluid that is followed, a fifth of these lungs, adds little beside it
 
 
 @pytest.fixture(scope="module")

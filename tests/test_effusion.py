@@ -12,6 +12,7 @@ from popclust.normalization.preparation import Prepared
 SPACING = (4.0, 4.0, 4.0)
 SHAPE = (50, 50, 50)
 ORIGIN = (0.0, 0.0, 0.0)
+NOWHERE = Volume(np.zeros(SHAPE, bool), SPACING, ORIGIN)
 
 
 def _chest(grey: float, noise: float = 15.0) -> tuple[Prepared, np.ndarray]:
@@ -38,7 +39,7 @@ def _drawn(volume: Prepared, depth: int) -> Volume:
 @pytest.mark.parametrize("grey", [0.0, 12.0, 22.0])
 def test_fluid_is_followed_to_the_wall(grey: float) -> None:
     volume, fluid = _chest(grey)
-    found = with_fluid(_drawn(volume, 6), volume).voxels
+    found = with_fluid(_drawn(volume, 6), volume, NOWHERE).voxels
     assert (found & fluid).sum() > 0.95 * fluid.sum()
     assert (found & ~fluid & ~volume.lungs.voxels).sum() < 0.05 * fluid.sum()
 
@@ -47,7 +48,7 @@ def test_fluid_is_followed_to_the_wall(grey: float) -> None:
 def test_muscle_organs_and_fat_are_not(grey: float) -> None:
     volume, _ = _chest(grey)
     drawn = _drawn(volume, 6)
-    assert with_fluid(drawn, volume) is drawn
+    assert with_fluid(drawn, volume, NOWHERE) is drawn
 
 
 def test_a_mixture_with_the_median_of_fluid_is_not() -> None:
@@ -56,7 +57,7 @@ def test_a_mixture_with_the_median_of_fluid_is_not() -> None:
     hu = volume.image.voxels + np.where(stripes, 50.0, 0.0) - np.where(filled & ~stripes, 110.0, 0.0)
     volume = Prepared(volume.image.with_values(hu.astype(np.float32)), volume.lungs, volume.field_of_view_mm)
     drawn = _drawn(volume, 6)
-    assert np.array_equal(with_fluid(drawn, volume).voxels, drawn.voxels)
+    assert np.array_equal(with_fluid(drawn, volume, NOWHERE).voxels, drawn.voxels)
 
 
 def test_a_little_is_no_evidence() -> None:
@@ -64,9 +65,18 @@ def test_a_little_is_no_evidence() -> None:
     mask = volume.lungs.voxels.copy()
     mask[20:25, 28:32, 20:25] = True  # 6 ml
     drawn = volume.lungs.with_values(mask)
-    assert with_fluid(drawn, volume) is drawn
+    assert with_fluid(drawn, volume, NOWHERE) is drawn
 
 
 def test_lungs_without_fluid_stay_as_they_are() -> None:
     volume, _ = _chest(10.0)
-    assert with_fluid(volume.lungs, volume) is volume.lungs
+    assert with_fluid(volume.lungs, volume, NOWHERE) is volume.lungs
+
+
+def test_nothing_is_joined_between_the_lungs() -> None:
+    volume, fluid = _chest(12.0)
+    between = np.zeros(SHAPE, bool)
+    between[:, 36:] = True
+    found = with_fluid(_drawn(volume, 6), volume, Volume(between, SPACING, ORIGIN)).voxels
+    assert not (found & between).any()
+    assert (found & fluid & ~between).sum() > 0.9 * (fluid & ~between).sum()

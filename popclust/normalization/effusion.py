@@ -32,11 +32,18 @@ OPENING_MM = 8.0
 """Thinner layers are partial volume between fat and muscle, which has the grey of fluid."""
 MIN_ML = 20.0
 """A smaller piece is no evidence."""
-REACH_MM = 40.0
+REACH_MM = 25.0
 """Farther from the lungs as drawn nothing is joined."""
+BETWEEN_MM = 12.0
+"""Nor so deep between the atlas's lungs: vessels in fat have the grey of fluid in the mean."""
 
 
-def with_fluid(lung: Volume, volume: Prepared) -> Volume:
+def between_lungs(reference: Prepared) -> Volume:
+    """What lies between the atlas's lungs, deeper than `BETWEEN_MM`."""
+    return reference.lungs.with_values(reference.hull & ~reference.near_lungs(BETWEEN_MM).voxels)
+
+
+def with_fluid(lung: Volume, volume: Prepared, between: Volume) -> Volume:
     """Lungs joined with the fluid that continues what fluid they hold.
 
     Parameters
@@ -45,6 +52,8 @@ def with_fluid(lung: Volume, volume: Prepared) -> Volume:
         bool, (z, y, x): lungs as the maps draw them.
     volume : Prepared
         HU and aerated lungs on the same grid.
+    between : Volume
+        bool, on the same grid: where no fluid beside lungs can be (`between_lungs` of the atlas, carried over).
 
     Returns
     -------
@@ -54,7 +63,7 @@ def with_fluid(lung: Volume, volume: Prepared) -> Volume:
     hu, spacing = volume.image.voxels, np.asarray(lung.spacing_mm)
     air = volume.lungs.voxels | (hu <= TISSUE_HU[0])
     border = ndimage.binary_dilation(air) & ~air  # partly air
-    tissue = ~air & ~border & (hu < TISSUE_HU[1])
+    tissue = ~air & ~border & ~between.voxels & (hu < TISSUE_HU[1])
     block = np.ones([max(1, round(OPENING_MM / s)) for s in spacing])
     pieces, n_pieces = ndimage.label(ndimage.binary_opening(lung.voxels & tissue, block))
     fluid = {i: grey for i in range(1, n_pieces + 1) if (grey := _grey_of_fluid(pieces == i, hu, spacing)) is not None}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
-from popclust.normalization.effusion import with_fluid
+from popclust.normalization.effusion import between_lungs, with_fluid
 from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, prepare
 from popclust.normalization.quality import (
@@ -123,10 +123,8 @@ def normalize_volume(
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
     start = candidates[chosen].start
     evidence = Evidence(way_round, _spread_mm(candidates, atlas), start.method, start.n_inliers, start.n_matches)
-    found = _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence)
     within_wall = lungs_within_wall(prepared, atlas.reference, candidates[chosen].to_atlas(prepared), settings)
-    diseased = with_disease(found.lung, within_wall, prepared)
-    return dataclasses.replace(found, lung=with_fluid(diseased, prepared))
+    return _assembled(ways[chosen], chosen, affine_ncc | final_ncc, prepared, atlas, settings, evidence, within_wall)
 
 
 def normalized_from_given(
@@ -163,12 +161,17 @@ def _assembled(
     atlas: Atlas,
     settings: NormalizeSettings,
     evidence: Evidence,
+    within_wall: Volume | None = None,
 ) -> Normalized:
-    """Carry the lungs over, measure, decide."""
+    """Carry the lungs over, join what of them is not aerated, measure, decide."""
     nodes = ways.to_volume.nodes_mm()
     back = AffineMap.fitted(ways.to_volume(nodes), nodes)
     lung = carried_over(atlas.reference.lungs, ways.to_atlas, volume.lungs)
-    measures = measure(atlas.reference, volume, ways.to_volume, lung)
+    whole = lung
+    if within_wall is not None:
+        between = carried_over(between_lungs(atlas.reference), ways.to_atlas, volume.lungs)
+        whole = with_fluid(with_disease(lung, within_wall, volume), volume, between)
+    measures = measure(atlas.reference, volume, ways.to_volume, lung, whole)
     probability = failure_probability(measures)
     reasons = reject_reasons(measures, evidence, probability, settings)
     extent = extent_in(back, volume)
@@ -194,7 +197,7 @@ def _assembled(
         "reasons": reasons,
     }
     rounded = {name: round(value, 6) for name, value in ncc_of_templates.items()}
-    return Normalized(template_id, rounded, ways.to_volume, ways.to_atlas, lung, rotation_of(back.matrix), quality)
+    return Normalized(template_id, rounded, ways.to_volume, ways.to_atlas, whole, rotation_of(back.matrix), quality)
 
 
 def carried_over(mask: Volume, to_mask: PointMap, grid: Volume) -> Volume:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.preparation import RANGE_HU, Prepared
@@ -31,6 +32,10 @@ MEDIASTINUM_HU = (-1000.0, 60.0)
 """What lies between the lungs is compared as airways, fat and tissue, with contrast agent or without."""
 HEART_HU = (-300.0, 60.0)
 """The same with less weight for the lungs that lie there."""
+AERATED_HU = -300.0
+"""Denser is tissue or fluid."""
+PIECE_MM, BESIDE_MM = 15.0, 5.0
+"""Tissue and fluid within the lungs is not compared where it is so thick, nor what lies so near to it."""
 MAX_POINTS = 40_000
 """Voxels at most over which a measure is taken: every n-th in C order."""
 
@@ -123,7 +128,9 @@ def thinned(points: NDArray, n_max: int = MAX_POINTS) -> NDArray:
     return points[:: max(1, -(-len(points) // n_max))]
 
 
-def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Volume) -> Measures:
+def measure(
+    reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Volume, whole: Volume | None = None
+) -> Measures:
     """Compare a registered volume with the atlas.
 
     Parameters
@@ -136,6 +143,8 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
         Positions in the atlas -> positions in the volume.
     lung : Volume
         bool; the atlas's lungs carried over to the grid of the prepared volume.
+    whole : Volume, optional
+        The same joined with what of them is not aerated: fluid and consolidation, which are compared with nothing.
     """
     region = reference.near_lungs(10.0)
     points = thinned(region.index_to_mm(np.argwhere(region.voxels)))
@@ -149,8 +158,9 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     affine = AffineMap.fitted(points, moved)
     positive = determinant[determinant > 0.01]
     aerated = sample(volume.lungs, moved, outside=0.0) > 0.5
-    sound = shown & (~atlas_lung | aerated)
-    wall, mediastinum = _beside_lungs(reference, volume, to_volume)
+    filled = _filled(volume, lung if whole is None else whole)
+    sound = shown & (~atlas_lung | aerated) & ~(sample(filled, moved, outside=0.0) > 0.5)
+    wall, mediastinum = _beside_lungs(reference, volume, to_volume, filled)
     return Measures(
         ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
         region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
@@ -171,13 +181,21 @@ def measure(reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Vo
     )
 
 
-def _beside_lungs(reference: Prepared, volume: Prepared, to_volume: PointMap) -> tuple[float, float]:
+def _filled(volume: Prepared, lung: Volume) -> Volume:
+    """bool: what of the lungs is filled with tissue or fluid in large pieces, and what touches these."""
+    spacing = volume.image.spacing_mm[0]
+    dense = lung.voxels & ~volume.lungs.voxels & (volume.image.voxels > AERATED_HU)
+    pieces = ndimage.binary_opening(dense, np.ones((max(1, round(PIECE_MM / spacing)),) * 3))
+    return lung.with_values(ndimage.binary_dilation(pieces, iterations=max(1, round(BESIDE_MM / spacing))))
+
+
+def _beside_lungs(reference: Prepared, volume: Prepared, to_volume: PointMap, filled: Volume) -> tuple[float, float]:
     """Correlation of the chest wall, and of what lies between the lungs, where the volume shows them."""
     near = np.argwhere(reference.near_lungs(CAGE_MM).voxels & ~reference.lungs.voxels)
     index = thinned(near)
     points = reference.image.index_to_mm(index)
     moved = to_volume(points)
-    shown = volume.shows(moved)
+    shown = volume.shows(moved) & ~(sample(filled, moved, outside=0.0) > 0.5)
     is_between = reference.hull[tuple(index.T)]
     atlas_hu, volume_hu = reference.image.voxels[tuple(index.T)], sample(volume.image, moved, outside=RANGE_HU[0])
     wall, between = (
