@@ -39,7 +39,7 @@ def _drawn(volume: Prepared, depth: int) -> Volume:
 @pytest.mark.parametrize("grey", [0.0, 12.0, 22.0])
 def test_fluid_is_followed_to_the_wall(grey: float) -> None:
     volume, fluid = _chest(grey)
-    found = with_fluid(_drawn(volume, 6), volume, NOWHERE).voxels
+    found = with_fluid(_drawn(volume, 9), volume, NOWHERE).voxels
     assert (found & fluid).sum() > 0.95 * fluid.sum()
     assert (found & ~fluid & ~volume.lungs.voxels).sum() < 0.05 * fluid.sum()
 
@@ -47,7 +47,7 @@ def test_fluid_is_followed_to_the_wall(grey: float) -> None:
 @pytest.mark.parametrize("grey", [45.0, 70.0, -90.0])
 def test_muscle_organs_and_fat_are_not(grey: float) -> None:
     volume, _ = _chest(grey)
-    drawn = _drawn(volume, 6)
+    drawn = _drawn(volume, 9)
     assert with_fluid(drawn, volume, NOWHERE) is drawn
 
 
@@ -56,7 +56,7 @@ def test_a_mixture_with_the_median_of_fluid_is_not() -> None:
     stripes = filled & (np.arange(SHAPE[0])[:, None, None] % 16 < 8)
     hu = volume.image.voxels + np.where(stripes, 50.0, 0.0) - np.where(filled & ~stripes, 110.0, 0.0)
     volume = Prepared(volume.image.with_values(hu.astype(np.float32)), volume.lungs, volume.field_of_view_mm)
-    drawn = _drawn(volume, 6)
+    drawn = _drawn(volume, 9)
     assert np.array_equal(with_fluid(drawn, volume, NOWHERE).voxels, drawn.voxels)
 
 
@@ -76,7 +76,7 @@ def test_lungs_without_fluid_stay_as_they_are() -> None:
 def test_nothing_is_joined_between_the_lungs() -> None:
     volume, fluid = _chest(12.0)
     between = np.zeros(SHAPE, bool)
-    between[:, 36:] = True
-    found = with_fluid(_drawn(volume, 6), volume, Volume(between, SPACING, ORIGIN)).voxels
+    between[:, 39:] = True
+    found = with_fluid(_drawn(volume, 9), volume, Volume(between, SPACING, ORIGIN)).voxels
     assert not (found & between).any()
     assert (found & fluid & ~between).sum() > 0.9 * (fluid & ~between).sum()
