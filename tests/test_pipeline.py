@@ -253,7 +253,7 @@ def test_minibatch_groups_are_dask_mls(finished: Flow, tmp_path: Path):
     study = set_setting(copy_study(finished.study, tmp_path / "s"), "engine", "'minibatch'")
     run(study, None, until="cluster")
     groupings = study.read_dataset("groupings")
-    assert set(groupings.descriptor.values) == {"haralick", "sift", "concatenated", "lda"}
+    assert set(groupings.descriptor.values) == {"haralick", "sift", "concatenated", "lda", "zones"}
     assert groupings.cluster.shape == (len(groupings.descriptor), N_VOLUMES)
 
 
