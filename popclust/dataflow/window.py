@@ -80,7 +80,7 @@ def run_window(
     tasks : iterable of Task
         Taken as there is room.
     in_flight_per_thread : int
-        Tasks in flight per worker thread; a quarter of them is one graph, and a graph of one costs twice that of four.
+        Tasks in flight per worker thread; a quarter of them is one graph.
     attempts : int
         Attempts at one task.
 
