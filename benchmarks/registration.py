@@ -34,9 +34,10 @@ from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
+from popclust.normalization.correspondence import ncc
 from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import RANGE_HU, Prepared, on_grid, prepare
-from popclust.normalization.quality import dice, ncc
+from popclust.normalization.quality import dice
 from popclust.normalization.registration import register_pair
 from popclust.normalization.start import find_starts
 from popclust.normalization.template_choice import BothWays, both_ways

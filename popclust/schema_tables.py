@@ -71,6 +71,9 @@ TABLES = {
         wall_ncc            float64       -   correlation of the chest wall: fat, muscle, ribs and spine
         mediastinum_ncc     float64       -   correlation of what lies between the lungs
         sound_ncc           float64       -   correlation in the lungs and 1 cm around, without what is not aerated
+        shift_drop          float64       -   how much worse wall, mediastinum and lungs agree when shifted by 20 mm
+        turn_drop           float64       -   the same when turned by 12 degrees
+        stretch_drop        float64       -   the same when stretched by 1.15
         aerated             float64       -   share of the lungs carried over that is aerated
         lung_dice           float64       -   overlap of the lungs carried over with independent intensity-based ones
         folding             float64       -   share of lung voxels where the transform folds space
@@ -82,6 +85,7 @@ TABLES = {
         extent_low_mm       list[float64] mm  lowest z, y, x of the field of view in the atlas
         extent_high_mm      list[float64] mm  highest z, y, x of the same
         failure_probability float64       -   how likely it is that the registration failed
+        telling             list[string]  -   the three measures that moved this probability most, in words
         accepted            bool          -   taken into the population
         reasons             list[string]  -   codes of why not
     """,

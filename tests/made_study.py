@@ -206,6 +206,8 @@ def _quality(rng: np.random.Generator, ids: list[str]) -> pd.DataFrame:
             "ncc": rng.normal(0.62, 0.07, n).clip(-1, 1),
             "lung_dice": rng.normal(0.95, 0.02, n).clip(0, 0.99),
             **dict.fromkeys(("wall_ncc", "mediastinum_ncc", "sound_ncc", "aerated"), 0.9),
+            **dict.fromkeys(("shift_drop", "turn_drop", "stretch_drop"), 0.5),
+            "telling": [["chest wall like the atlas's: 0.90, usual 0.73"]] * n,
             "folding": rng.exponential(0.001, n),
             "coverage": rng.uniform(0.93, 1.0, n),
             "template_spread_mm": np.linspace(3, 9, n),

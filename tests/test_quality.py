@@ -16,6 +16,7 @@ from popclust.errors import VolumeError
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
 from popclust.normalization.atlas import AtlasInput, build_atlas
+from popclust.normalization.correspondence import SHIFT_MM, drops, ncc, thinned
 from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import prepare
 from popclust.normalization.proportions import stretch_of_edges
@@ -28,10 +29,9 @@ from popclust.normalization.quality import (
     dice,
     failure_probability,
     measure,
-    ncc,
     reject_reasons,
     rotation_of,
-    thinned,
+    telling,
 )
 from popclust.normalization.transform import AffineMap
 from popclust.settings import AtlasSettings, NormalizeSettings
@@ -40,6 +40,7 @@ GOOD = Measures(
     ncc=0.6, region_ncc=0.95, lung_dice=0.95, lung_inside=0.97, folding=0.0, coverage=1.0, size_ratio=1.0,
     anisotropy=1.1, side_balance=0.95, rotation_degrees=3.0, bending=0.2, wall_ncc=0.75,
     mediastinum_ncc=0.7, sound_ncc=0.95, aerated=0.95, edge_stretch=0.0,
+    shift_drop=0.7, turn_drop=0.6, stretch_drop=0.25,
 )  # fmt: skip
 SURE = Evidence(Orientation("upright", -0.2), 4.0)
 LIMITS = NormalizeSettings()
@@ -157,6 +158,23 @@ def test_a_worse_agreement_never_looks_safer(share):
     worse = dataclasses.replace(GOOD, wall_ncc=share * GOOD.wall_ncc, mediastinum_ncc=share * GOOD.mediastinum_ncc)
     before, after = (failure_probability(m) for m in (GOOD, worse))
     assert 0 <= before <= after <= 1
+
+
+def test_a_map_is_held_against_wrong_ones():
+    prepared = prepare(chest(), 4.0)
+    nothing = prepared.lungs.with_values(np.zeros(prepared.lungs.shape, bool))
+    here = AffineMap.translation([0.0, 0.0, 0.0])
+    right = drops(prepared, prepared, here, nothing)
+    assert min(right.shift, right.turn, right.stretch) > 0.1
+    by_the_map_of_shifts = drops(prepared, prepared, AffineMap.translation([SHIFT_MM, 0.0, 0.0]), nothing)
+    assert by_the_map_of_shifts.shift < 0 < right.shift  # one of the wrong maps takes it back
+
+
+def test_the_most_telling_measures_are_said_in_words():
+    odd = dataclasses.replace(GOOD, shift_drop=-0.2, wall_ncc=0.1)
+    told = telling(odd)
+    assert len(told) == 3
+    assert told[0].startswith("chest wall") and "0.10" in told[0] and "shifted" in told[1]
 
 
 def test_disease_of_the_lungs_alone_does_not_look_like_a_failure():

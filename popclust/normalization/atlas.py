@@ -14,10 +14,11 @@ import zarr
 from popclust import schema, storage
 from popclust.errors import InputError, VolumeError
 from popclust.imaging.volume import Vector, Volume, sample
+from popclust.normalization.correspondence import thinned
 from popclust.normalization.elastix import CorrespondingPoints
 from popclust.normalization.landmarks import Landmarks, shared
 from popclust.normalization.preparation import Prepared, corners_mm, prepare
-from popclust.normalization.quality import dice, measure, thinned
+from popclust.normalization.quality import dice, measure
 from popclust.normalization.registration import register_pair
 from popclust.normalization.stored_maps import load_field, load_volume, save_gridded
 from popclust.normalization.transform import DisplacementField, inverse_field

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
+from popclust.normalization.correspondence import thinned
 from popclust.normalization.effusion import between_lungs, with_fluid
 from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, prepare
@@ -24,7 +25,7 @@ from popclust.normalization.quality import (
     measure,
     reject_reasons,
     rotation_of,
-    thinned,
+    telling,
 )
 from popclust.normalization.start import extent_in
 from popclust.normalization.stored_maps import load_field, load_volume, save_gridded
@@ -193,6 +194,7 @@ def _assembled(
         "extent_low_mm": [round(v, 3) for v in extent.low_mm],
         "extent_high_mm": [round(v, 3) for v in extent.high_mm],
         "failure_probability": round(probability, 6),
+        "telling": telling(measures),
         "accepted": not reasons,
         "reasons": reasons,
     }

@@ -15,8 +15,9 @@ import numpy as np
 from popclust.errors import VolumeError
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization.body import head_balance, spine_balance
+from popclust.normalization.correspondence import ncc
 from popclust.normalization.preparation import Prepared, on_grid
-from popclust.normalization.quality import HEART_HU, Orientation, ncc
+from popclust.normalization.quality import HEART_HU, Orientation
 from popclust.normalization.registration import register_affine
 from popclust.normalization.start import Start, explained, search_start
 from popclust.normalization.transform import AffineMap

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.imaging.volume import Volume, sample
-from popclust.normalization.preparation import RANGE_HU, Prepared
+from popclust.normalization.correspondence import Sites, correspondence, drops, ncc_or_zero, thinned
+from popclust.normalization.preparation import Prepared
 from popclust.normalization.proportions import stretch_of_edges
 from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
 from popclust.settings import NormalizeSettings
@@ -24,20 +25,12 @@ MAX_EDGE_STRETCH = 0.36
 """Logarithm of the stretch along z by which edges are in doubt."""
 MIN_SIDE_BALANCE = 0.5
 """A volume that shows one lung less than half as well as the other is of one side only."""
-CAGE_MM = 36.0
-"""How far from its lungs the atlas's chest wall is compared."""
-WALL_HU = (-200.0, 100.0)
-"""The chest wall is compared as fat against muscle and bone: a metal clip weighs no more than a rib."""
-MEDIASTINUM_HU = (-1000.0, 60.0)
-"""What lies between the lungs is compared as airways, fat and tissue, with contrast agent or without."""
 HEART_HU = (-300.0, 60.0)
-"""The same with less weight for the lungs that lie there."""
+"""The mediastinum is compared so where a way round is in question: the lungs beside it weigh less."""
 AERATED_HU = -300.0
 """Denser is tissue or fluid."""
 PIECE_MM, BESIDE_MM = 15.0, 5.0
 """Tissue and fluid within the lungs is not compared where it is so thick, nor what lies so near to it."""
-MAX_POINTS = 40_000
-"""Voxels at most over which a measure is taken: every n-th in C order."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,12 @@ class Measures:
     """The same of what lies between the lungs."""
     sound_ncc: float
     """The same over the lungs and 1 cm around, without what of the lungs carried over is not aerated."""
+    shift_drop: float
+    """By how much the sum of these three is lower under the best of maps that are shifted by 20 mm."""
+    turn_drop: float
+    """The same of maps that are turned by 12 degrees."""
+    stretch_drop: float
+    """The same of maps that are stretched or squeezed by 1.15."""
     aerated: float
     """Share of the lungs carried over that the volume shows aerated."""
 
@@ -110,22 +109,10 @@ class Evidence:
     """Keypoint locations that had a match in it."""
 
 
-def ncc(a: NDArray, b: NDArray) -> float:
-    """Normalised cross correlation of two samples (n,); 0 where one is constant."""
-    a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else 0.0
-
-
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Dice overlap of two masks, 0 where both are empty."""
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return float(2.0 * np.count_nonzero(a & b) / total) if total else 0.0
-
-
-def thinned(points: NDArray, n_max: int = MAX_POINTS) -> NDArray:
-    """Every n-th row, so that at most n_max are left."""
-    return points[:: max(1, -(-len(points) // n_max))]
 
 
 def measure(
@@ -159,11 +146,11 @@ def measure(
     positive = determinant[determinant > 0.01]
     aerated = sample(volume.lungs, moved, outside=0.0) > 0.5
     filled = _filled(volume, lung if whole is None else whole)
-    sound = shown & (~atlas_lung | aerated) & ~(sample(filled, moved, outside=0.0) > 0.5)
-    wall, mediastinum = _beside_lungs(reference, volume, to_volume, filled)
+    found = correspondence(Sites.of(reference), volume, to_volume, filled)
+    worse = drops(reference, volume, to_volume, filled)
     return Measures(
-        ncc=_ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
-        region_ncc=_ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
+        ncc=ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
+        region_ncc=ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
         lung_dice=dice(lung.voxels, volume.lungs.voxels),
         lung_inside=float((lung.voxels & volume.lungs.voxels).sum()) / max(float(volume.lungs.voxels.sum()), 1.0),
         folding=float(np.mean(determinant <= 0)),
@@ -174,9 +161,12 @@ def measure(
         edge_stretch=stretch_of_edges(volume),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
-        wall_ncc=wall,
-        mediastinum_ncc=mediastinum,
-        sound_ncc=_ncc_or_zero(atlas_hu[sound], volume_hu[sound]),
+        wall_ncc=found.wall_ncc,
+        mediastinum_ncc=found.mediastinum_ncc,
+        sound_ncc=found.sound_ncc,
+        shift_drop=worse.shift,
+        turn_drop=worse.turn,
+        stretch_drop=worse.stretch,
         aerated=float((inside & aerated).sum()) / max(float(inside.sum()), 1.0),
     )
 
@@ -189,25 +179,28 @@ def _filled(volume: Prepared, lung: Volume) -> Volume:
     return lung.with_values(ndimage.binary_dilation(pieces, iterations=max(1, round(BESIDE_MM / spacing))))
 
 
-def _beside_lungs(reference: Prepared, volume: Prepared, to_volume: PointMap, filled: Volume) -> tuple[float, float]:
-    """Correlation of the chest wall, and of what lies between the lungs, where the volume shows them."""
-    near = np.argwhere(reference.near_lungs(CAGE_MM).voxels & ~reference.lungs.voxels)
-    index = thinned(near)
-    points = reference.image.index_to_mm(index)
-    moved = to_volume(points)
-    shown = volume.shows(moved) & ~(sample(filled, moved, outside=0.0) > 0.5)
-    is_between = reference.hull[tuple(index.T)]
-    atlas_hu, volume_hu = reference.image.voxels[tuple(index.T)], sample(volume.image, moved, outside=RANGE_HU[0])
-    wall, between = (
-        _ncc_or_zero(np.clip(atlas_hu[part], *window), np.clip(volume_hu[part], *window))
-        for part, window in ((shown & ~is_between, WALL_HU), (shown & is_between, MEDIASTINUM_HU))
-    )
-    return wall, between
-
-
-INTERCEPT = 13.768
-WEIGHTS = {"wall_ncc": -5.048, "mediastinum_ncc": -9.7, "sound_ncc": -7.14}
+INTERCEPT = 9.507
+WEIGHTS = {
+    "wall_ncc": -6.027, "mediastinum_ncc": -4.962, "sound_ncc": -4.133,
+    "shift_drop": -2.754, "turn_drop": -2.737, "stretch_drop": -5.753,
+}  # fmt: skip
 """The logistic function of `failure_probability`."""
+TYPICAL = {
+    "wall_ncc": 0.73, "mediastinum_ncc": 0.69, "sound_ncc": 0.94,
+    "shift_drop": 0.69, "turn_drop": 0.63, "stretch_drop": 0.24,
+}  # fmt: skip
+"""Medians of the good registrations that it was fitted to."""
+WORDS = {
+    "wall_ncc": "chest wall like the atlas's",
+    "mediastinum_ncc": "between the lungs like the atlas's",
+    "sound_ncc": "aerated lung and rim like the atlas's",
+    "shift_drop": "better than shifted by 20 mm",
+    "turn_drop": "better than turned by 12 degrees",
+    "stretch_drop": "better than stretched by 1.15",
+}
+"""What each measure says."""
+N_TELLING = 3
+"""So many measures are said in words."""
 
 
 def failure_probability(measures: Measures) -> float:
@@ -222,6 +215,14 @@ def failure_probability(measures: Measures) -> float:
 def predictors(measures: Measures) -> dict[str, float]:
     """What the failure probability is computed from, in the order of its weights."""
     return {name: float(getattr(measures, name)) for name in WEIGHTS}
+
+
+def telling(measures: Measures) -> list[str]:
+    """The measures that moved the failure probability most from that of a usual registration, in words."""
+    values = predictors(measures)
+    moved = {name: WEIGHTS[name] * (value - TYPICAL[name]) for name, value in values.items()}
+    most = sorted(moved, key=lambda name: (-abs(moved[name]), name))[:N_TELLING]
+    return [f"{WORDS[name]}: {values[name]:.2f}, usual {TYPICAL[name]:.2f}" for name in most]
 
 
 def anisotropy(affine: AffineMap) -> float:
@@ -263,10 +264,6 @@ def _side_balance(x_mm: NDArray[np.float64], shown: NDArray[np.bool_]) -> float:
     is_left = x_mm > (x_mm.min() + x_mm.max()) / 2
     sides = sorted(float(shown[side].mean()) for side in (is_left, ~is_left) if side.any())
     return sides[0] / sides[-1] if sides[-1] > 0 else 0.0
-
-
-def _ncc_or_zero(a: NDArray, b: NDArray) -> float:
-    return ncc(a, b) if len(a) > 1 else 0.0
 
 
 def _angle_degrees(rotation: NDArray[np.float64]) -> float:

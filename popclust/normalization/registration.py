@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from popclust.imaging.volume import Volume, resample, sample
+from popclust.normalization.correspondence import thinned
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.preparation import Prepared, on_grid
-from popclust.normalization.quality import anisotropy, dice, thinned
+from popclust.normalization.quality import anisotropy, dice
 from popclust.normalization.start import explained, find_starts, is_cut_off
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popclust.imaging.volume import Vector, Volume, sample
+from popclust.normalization.correspondence import ncc
 from popclust.normalization.keypoint_alignment import fit_rigid, match_keypoints
 from popclust.normalization.preparation import Prepared, corners_mm
-from popclust.normalization.quality import ncc
 from popclust.normalization.transform import AffineMap
 
 TOLERANCE_MM = 20.0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from popclust.errors import VolumeError
 from popclust.imaging.volume import sample
 from popclust.normalization.atlas import Atlas, Template
+from popclust.normalization.correspondence import ncc, thinned
 from popclust.normalization.preparation import Prepared, corners_mm
-from popclust.normalization.quality import ncc, thinned
 from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
 from popclust.normalization.start import Start, find_starts
 from popclust.normalization.transform import AffineMap, ChainMap, DisplacementField, PointMap, inverse_field
