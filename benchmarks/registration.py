@@ -20,13 +20,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped
+from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped, wrong_map
 from scipy.ndimage import distance_transform_edt
 
 from popclust.errors import VolumeError
@@ -35,13 +36,13 @@ from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, build_atlas
 from popclust.normalization.correspondence import ncc
-from popclust.normalization.normalized import normalize_volume
+from popclust.normalization.normalized import Normalized, normalize_volume
 from popclust.normalization.preparation import RANGE_HU, Prepared, on_grid, prepare
-from popclust.normalization.quality import dice
+from popclust.normalization.quality import dice, measure
 from popclust.normalization.registration import register_pair
 from popclust.normalization.start import find_starts
 from popclust.normalization.template_choice import BothWays, both_ways
-from popclust.normalization.transform import PointMap, grid_points, jacobian_determinants
+from popclust.normalization.transform import ChainMap, PointMap, grid_points, jacobian_determinants
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 START_MM, FINAL_MM = 15.0, 4.0
@@ -193,11 +194,25 @@ def _one_verdict(args: argparse.Namespace, case: tuple[str, int]) -> list[str]:
         else:  # every failure is planted in another variant of the person, or ten would be one
             person = warped(volume, random_warp(volume, rng, rng.uniform(2, 10)), rng, rng.uniform(0, 60))
             made = planted_failures()[kind](person, on_grid(prepare(person, args.spacing).lungs, person), rng)
-        quality = normalize_volume(made, _atlas(args.fixed, args.spacing, settings), settings).quality
+        atlas = _atlas(args.fixed, args.spacing, settings)
+        found = normalize_volume(made, atlas, settings)
     except VolumeError as error:
         return [error.code]
-    _record(args, {"kind": kind, "number": number, **quality})
-    return list(quality["reasons"])
+    _record(args, {"kind": kind, "number": number, **found.quality})
+    if kind == "good" and args.table:
+        for measures in _under_wrong_maps(atlas.reference, prepare(made, args.spacing), found, rng):
+            _record(args, {"kind": "wrong", "number": number, **measures})
+    return list(found.quality["reasons"])
+
+
+def _under_wrong_maps(
+    reference: Prepared, volume: Prepared, found: Normalized, rng: np.random.Generator
+) -> list[dict[str, float]]:
+    """What is measured where a good map is shifted, turned or stretched: cases that failed for the calibration."""
+    return [
+        asdict(measure(reference, volume, ChainMap((wrong_map(reference, rng), found.to_volume)), found.lung))
+        for _ in range(2)
+    ]
 
 
 def _each(args: argparse.Namespace, measure: Callable[..., Any], cases: Iterable[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.imaging.volume import AIR_HU, Vector, Volume, sample
-from popclust.normalization.preparation import corners_mm
+from popclust.normalization.preparation import Prepared, corners_mm
 from popclust.normalization.transform import AffineMap, DisplacementField, grid_points
 
 Generator = np.random.Generator
@@ -94,6 +94,20 @@ def good_variant(volume: Volume, lungs: Volume, rng: Generator) -> Volume:
     centre = corners_mm(made).mean(axis=0)
     points = AffineMap(turn, centre - turn @ centre)(grid_points(made.shape, made.spacing_mm, made.origin_mm))
     return Volume(sample(made, points).reshape(made.shape), made.spacing_mm, tuple(rng.uniform(-300, 300, 3)))
+
+
+def wrong_map(reference: Prepared, rng: Generator) -> AffineMap:
+    """A shift of 15 to 45 mm, a turn of 12 to 25 degrees, or a stretch of 1.2 to 1.5 or its inverse."""
+    centre = reference.lungs.index_to_mm(np.argwhere(reference.lungs.voxels)).mean(axis=0)
+    kind, axis, sign = rng.integers(3), np.eye(3)[rng.integers(3)], rng.choice([-1.0, 1.0])
+    if kind == 0:
+        direction = rng.normal(size=3)
+        return AffineMap.translation(direction / np.linalg.norm(direction) * rng.uniform(15, 45))
+    if kind == 1:
+        matrix = _rotation(axis, np.radians(sign * rng.uniform(12, 25)))
+    else:
+        matrix = np.diag(np.exp(sign * rng.uniform(0.18, 0.4) * axis))
+    return AffineMap(matrix, centre - matrix @ centre)
 
 
 def planted_failures() -> dict[str, Callable[[Volume, Volume, Generator], Volume]]:
