@@ -4,10 +4,11 @@
     python benchmarks/calibrate_quality.py CASES... [--study STUDY --population PEOPLE] [--json]
 
 A planted failure failed; so did a good map that was moved (weight 0.3), and a fragment or a simulated person's volume
-whose lung is more than 10 mm off in the mean; a good variant did not. Left out are mirror images and single lungs: their
-maps are right, and limits of their own find them. Cases are half failures; the intercept is that of populations of
-which `--share` failed. Printed are the weights for normalization/quality.py and, from ten-fold cross-validation, the
-Brier score (beside that of the mere share of failures) and how often a registration failed by predicted probability.
+whose lung is more than 10 mm off in the mean; a good variant did not. Left out are mirror images and single lungs:
+their maps are right, and limits of their own find them. Cases are half failures; the intercept is that of populations
+of which `--share` failed. Printed are the weights for normalization/quality.py and, from ten-fold cross-validation,
+the Brier score (beside that of the mere share of failures) and how often a registration failed by predicted
+probability.
 """
 
 from __future__ import annotations
