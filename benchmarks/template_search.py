@@ -30,7 +30,7 @@ from popclust.imaging.files import read_volume_file
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, CheckedTemplate, assemble_atlas, check_template
 from popclust.normalization.preparation import Prepared, prepare
-from popclust.normalization.template_choice import affine_candidates, choose, compare, final_ways
+from popclust.normalization.template_choice import affine_candidates, choose, compare, final_ways, in_order, reach
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 
@@ -75,7 +75,9 @@ def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> d
     volume = prepare(read_volume_file(path), spacing)
     candidates = affine_candidates(volume, atlas, settings)
     affine = compare({n: c.to_volume for n, c in candidates.items()}, volume, atlas, settings.min_coverage)
-    order = sorted(affine, key=lambda name: (-affine[name], name))
+    reached = reach(atlas)
+    order = in_order(affine, reached)
+    sure_ncc = settings.sure_ncc * float(np.median(list(reached.values())))
     affine_seconds = time.process_time() - started
     ways, seconds = {}, {}
     for name in order:
@@ -88,7 +90,7 @@ def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> d
     pruned = {}
     for m in n_best:
         kept = compare({n: maps[n] for n in order[:m]}, volume, atlas, settings.min_coverage)
-        went_on = max(kept.values()) < settings.sure_ncc
+        went_on = max(kept.values()) < sure_ncc
         choice = best if went_on else choose(kept)
         total = affine_seconds + sum(seconds[n] for n in (order if went_on else order[:m]))
         pruned[m] = {"equal": choice == best, "ncc": final[choice], "seconds": total, "went_on": went_on}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from popclust.population.clustering import descriptor_matrix as descriptor_matrix
     from popclust.population.clustering import group_over_seeds as group_over_seeds
     from popclust.population.clustering import group_volumes as group_volumes
+    from popclust.population.neighbours import neighbours as neighbours
     from popclust.population.topics import fit_topics as fit_topics
     from popclust.population.topics import scale_counts as scale_counts
     from popclust.population.vocabulary import learn_vocabulary as learn_vocabulary
@@ -57,6 +58,7 @@ _PLACES = {
     "group_volumes": "population.clustering",
     "learn_vocabulary": "population.vocabulary",
     "load_lexicon": "reports.lexicon",
+    "neighbours": "population.neighbours",
     "normalize_volume": "normalization.normalized",
     "open": "study:Study.open",
     "read_ome_zarr": "imaging.ome_zarr",

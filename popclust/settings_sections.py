@@ -106,10 +106,10 @@ class NormalizeSettings:
     """Folder with one known transform per series, as `popclust simulate` writes it."""
     search: Literal["full", "pruned"] = "pruned"
     """'full': non-linear registration to every template; 'pruned': to the n_best after the affine step."""
-    n_best: Count = 1
+    n_best: Count = 2
     """Templates that go on to the non-linear step when the search is pruned."""
-    sure_ncc: Correlation = 0.92
-    """If the best of these correlates less with the atlas (in and around the lungs), all others go on too."""
+    sure_ncc: Correlation = 0.9
+    """If the best of these fits the atlas worse than this share of what templates do (NCC), all others go on too."""
     grid_spacing_mm: Millimetres = 10.0
     """Distance between the control points of the final B-spline grid."""
     n_resolutions: Annotated[int, Meta(ge=1, le=10)] = 5

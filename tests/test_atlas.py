@@ -21,7 +21,7 @@ from popclust.normalization.cohort_choice import LungShape, choose_from_cohort, 
 from popclust.normalization.landmarks import read_landmarks, shared
 from popclust.normalization.normalized import Normalized, normalize_volume, normalized_from_given
 from popclust.normalization.preparation import prepare
-from popclust.normalization.template_choice import affine_candidates, choose, search_templates
+from popclust.normalization.template_choice import affine_candidates, choose, in_order, reach, search_templates
 from popclust.normalization.transform import AffineMap
 from popclust.presentation.atlas_figure import template_tiles, templates_figure
 from popclust.presentation.style import to_png
@@ -178,10 +178,10 @@ def test_full_search_registers_to_every_template(built):
 
 @pytest.mark.parametrize(("sure_ncc", "n_registered"), [(0.0, 1), (1.0, 2)])
 def test_a_pruned_search_goes_on_where_the_best_fits_badly(built, sure_ncc, n_registered):
-    settings = dataclasses.replace(FAST, sure_ncc=sure_ncc)
+    settings = dataclasses.replace(FAST, n_best=1, sure_ncc=sure_ncc)
     volume = prepare(chest((5, 0, 0), 1.03), 4.0)
     candidates = list(affine_candidates(volume, built.atlas, settings).values())
-    ways, final_ncc = search_templates(candidates, volume, built.atlas, settings)
+    ways, final_ncc = search_templates(candidates, volume, built.atlas, settings, 1.0)
     assert list(ways) == list(final_ncc) == [c.template.template_id for c in candidates[:n_registered]]
 
 
@@ -189,10 +189,18 @@ def test_the_next_template_is_tried_where_elastix_gives_up_on_the_first(built):
     volume = prepare(chest((5, 0, 0), 1.03), 4.0)
     near, far = affine_candidates(volume, built.atlas, FAST).values()
     far = dataclasses.replace(far, to_template=AffineMap.translation([5000, 0, 0]))
-    ways, _ = search_templates([far, near], volume, built.atlas, FAST)
+    ways, _ = search_templates([far, near], volume, built.atlas, FAST, 1.0)
     assert list(ways) == [near.template.template_id]
     with pytest.raises(VolumeError, match="could not register"):
-        search_templates([far], volume, built.atlas, FAST)
+        search_templates([far], volume, built.atlas, FAST, 1.0)
+
+
+def test_a_template_is_as_promising_as_its_own_way_to_the_atlas(built):
+    reached = reach(built.atlas)
+    itself, *others = (t.template_id for t in built.atlas.templates)
+    assert all(0.5 < reached[name] < 1 for name in others)
+    assert reached[itself] == max(reached[name] for name in others)
+    assert in_order({"a": 0.80, "b": 0.78, "c": 0.78}, {"a": 0.90, "b": 0.95, "c": 0.95}) == ["b", "c", "a"]
 
 
 def test_among_equals_the_affine_order_decides():

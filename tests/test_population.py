@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from popclust.errors import InputError
 from popclust.population.clustering import (
     descriptor_matrix,
     group_over_seeds,
@@ -15,6 +17,7 @@ from popclust.population.clustering import (
     stability_over_seeds,
 )
 from popclust.population.model import Model
+from popclust.population.neighbours import neighbours
 from popclust.population.topics import fit_topics, scale_counts
 from popclust.population.vocabulary import FeatureScaling, Vocabulary, sample_rows, training_order
 from popclust.settings import ClusterSettings, EncodeSettings, TopicsSettings
@@ -172,3 +175,22 @@ def test_the_frozen_model_puts_its_own_volumes_back_and_refuses_strangers(tmp_pa
     assert again.assign(strange).cluster.tolist() == [-1]
     with pytest.raises(ValueError, match="words"):
         again.assign(counts[:, :5])
+
+
+def test_neighbours_are_the_nearest_by_the_roots_of_shares():
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 50, (7, 9))
+    counts[4] = 3 * counts[1]  # the same composition
+    words = xr.Dataset(
+        {"counts": (("volume", "word"), counts)},
+        coords={"volume": [f"v{i}" for i in range(7)], "vocabulary": ("word", WORDS.astype(str))},
+    )
+    topics = xr.Dataset({"topic_of_volume": (("volume", "topic"), rng.dirichlet(np.ones(3), 7))})
+    found = neighbours(words, topics, "v1", 6)
+    assert found["volume_id"][0] == "v4" and found["distance"][0] == pytest.approx(0, abs=1e-9)
+    assert sorted(found["volume_id"]) == ["v0", "v2", "v3", "v4", "v5", "v6"]
+    roots = np.sqrt(topics["topic_of_volume"].to_numpy())
+    by_topics = neighbours(words, topics, "v1", 1, "lda")
+    assert by_topics["distance"][0] == pytest.approx(np.sort(np.linalg.norm(roots - roots[1], axis=1))[1])
+    with pytest.raises(InputError, match="no volume 'x'"):
+        neighbours(words, topics, "x")

@@ -46,6 +46,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "n_samples": 1500,
         "grid_spacing_mm": 30.0,
         "field_spacing_mm": 8.0,
+        "n_best": 1,
     },
     # finer steps of HU where lung tissue is: what is above -100 HU counts as one level
     "haralick": {"spacing_mm": 3.0, "step_mm": 9.0, "range_hu": [-1000.0, -100.0]},

@@ -35,6 +35,8 @@ from popclust.normalization.template_choice import (
     affine_candidates,
     choose,
     compare,
+    in_order,
+    reach,
     search_templates,
 )
 from popclust.normalization.transform import AffineMap, DisplacementField, PointMap
@@ -118,8 +120,9 @@ def normalize_volume(
     prepared = prepare(volume, atlas.spacing_mm, lungs)
     candidates = affine_candidates(prepared, atlas, settings)
     affine_ncc = compare({n: c.to_volume for n, c in candidates.items()}, prepared, atlas, settings.min_coverage)
-    order = sorted(affine_ncc, key=lambda name: (-affine_ncc[name], name))
-    ways, final_ncc = search_templates([candidates[name] for name in order], prepared, atlas, settings)
+    reached = reach(atlas)
+    promising = [candidates[name] for name in in_order(affine_ncc, reached)]
+    ways, final_ncc = search_templates(promising, prepared, atlas, settings, float(np.median(list(reached.values()))))
     chosen = choose(final_ncc)
     way_round = find_orientation(atlas.reference, prepared, settings) if settings.check_orientation else UNCHECKED
     start = candidates[chosen].start

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from popclust.errors import VolumeError
 from popclust.imaging.volume import sample
 from popclust.normalization.atlas import Atlas, Template
-from popclust.normalization.correspondence import ncc, thinned
+from popclust.normalization.correspondence import ncc, ncc_or_zero, thinned
 from popclust.normalization.preparation import Prepared, corners_mm
 from popclust.normalization.registration import NEAR_LUNGS_MM, register_affine, register_nonlinear
 from popclust.normalization.start import Start, find_starts
@@ -60,8 +60,7 @@ def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, m
     The voxels are those in and around the atlas's lungs. A candidate that covers less than `min_coverage` of them
     is left out beforehand (NCC -1), or the smallest overlap would decide for all.
     """
-    region = atlas.reference.near_lungs(NEAR_LUNGS_MM)
-    points = thinned(region.index_to_mm(np.argwhere(region.voxels)))
+    points = _compared_mm(atlas)
     moved = {name: point_map(points) for name, point_map in to_volume.items()}
     shown = {name: volume.shows(p) for name, p in moved.items()}
     enough = [name for name, s in shown.items() if s.mean() >= min_coverage] or list(shown)
@@ -69,6 +68,25 @@ def compare(to_volume: Mapping[str, PointMap], volume: Prepared, atlas: Atlas, m
     atlas_hu = sample(atlas.reference.image, points)[shared]
     values = {name: sample(volume.image, moved[name][shared], outside=0.0) for name in enough}
     return {name: ncc(atlas_hu, values[name]) if name in values and shared.any() else -1.0 for name in moved}
+
+
+def reach(atlas: Atlas) -> dict[str, float]:
+    """NCC(A, T_eA(e)) by template over the same voxels: what a volume just like that template would reach through it.
+
+    The atlas itself is held to be as good as the best other; without one, perfect.
+    """
+    points = _compared_mm(atlas)
+    atlas_hu, found = sample(atlas.reference.image, points), {}
+    for template in atlas.templates[1:]:
+        moved = template.from_atlas(points)
+        shown = template.prepared.shows(moved)
+        found[template.template_id] = ncc_or_zero(atlas_hu[shown], sample(template.prepared.image, moved[shown]))
+    return {atlas.templates[0].template_id: max(found.values(), default=1.0)} | found
+
+
+def in_order(affine_ncc: Mapping[str, float], reached: Mapping[str, float]) -> list[str]:
+    """Templates by promise: how well the affine step fits, and how well the rest of the way is known."""
+    return sorted(affine_ncc, key=lambda name: (-affine_ncc[name] - reached[name], name))
 
 
 def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSettings) -> dict[str, Candidate]:
@@ -93,17 +111,19 @@ def affine_candidates(volume: Prepared, atlas: Atlas, settings: NormalizeSetting
 
 
 def search_templates(
-    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings
+    candidates: Sequence[Candidate], volume: Prepared, atlas: Atlas, settings: NormalizeSettings, usual: float
 ) -> tuple[dict[str, BothWays], dict[str, float]]:
     """The transforms through the candidates that get a non-linear step, and their NCC, both by template.
 
-    Those are all of them, or in a pruned search the first `n_best`. Where the best of these fits badly, the affine
-    order foretells little, and the others follow.
+    Those are all of them, or in a pruned search the first `n_best`. Where the best of these fits badly, the order
+    foretells little, and the others follow.
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        The one that correlates best after the affine step first.
+        The most promising first.
+    usual : float
+        The NCC that templates reach: a share `sure_ncc` of it is no bad fit.
 
     Raises
     ------
@@ -114,7 +134,7 @@ def search_templates(
     ways: dict[str, BothWays] = {}
     final_ncc: dict[str, float] = {}
     for part in (candidates[:n_first], candidates[n_first:]):
-        if part and max(final_ncc.values(), default=-1.0) < settings.sure_ncc:
+        if part and max(final_ncc.values(), default=-1.0) < settings.sure_ncc * usual:
             ways |= final_ways(part, volume, atlas, settings)
             final_ncc = compare({n: w.to_volume for n, w in ways.items()}, volume, atlas, settings.min_coverage)
     if not ways:
@@ -122,8 +142,14 @@ def search_templates(
     return ways, final_ncc
 
 
+def _compared_mm(atlas: Atlas) -> NDArray[np.float64]:
+    """(n, 3) positions in and around the atlas's lungs."""
+    region = atlas.reference.near_lungs(NEAR_LUNGS_MM)
+    return thinned(region.index_to_mm(np.argwhere(region.voxels)))
+
+
 def choose(final_ncc: Mapping[str, float]) -> str:
-    """The first template, in the order of the affine step, than which none is better by more than `TIE_NCC`."""
+    """The first template, in the order of their promise, than which none is better by more than `TIE_NCC`."""
     best = max(final_ncc.values())
     return next(name for name, value in final_ncc.items() if value >= best - TIE_NCC)
 
