@@ -183,8 +183,8 @@ def _draw_patient(number: int, group: str, seed: int, german: float) -> _Patient
     rng = np.random.default_rng([seed, 2, number])
     severity = float(rng.uniform(0.65, 1.0))
     traits = GROUPS[group]
-    size = rng.normal(1.0, 0.04)
-    z, y, x = (float(np.clip(size * rng.normal(1.0, 0.025), 0.88, 1.13)) for _ in range(3))
+    size = rng.normal(1.0, 0.05)
+    z, y, x = (float(np.clip(size * rng.normal(1.0, 0.035), 0.86, 1.14)) for _ in range(3))
     findings = draw_findings(group, rng)
     others = [g for g in ("emphysema", "ground_glass", "nodules", "effusion") if g != group]
     return _Patient(
@@ -193,7 +193,7 @@ def _draw_patient(number: int, group: str, seed: int, german: float) -> _Patient
         sex=str(rng.choice(["M", "F"])),
         age_years=int(rng.integers(38, 88)),
         warp_seed=int(rng.integers(2**31)),
-        warp_mm=float(rng.uniform(8.0, 12.0)),
+        warp_mm=float(rng.uniform(8.0, 15.0)),
         scale_zyx=(z, y * (1 + (traits.depth_scale - 1) * severity), x),
         findings=findings,
         trace=str(rng.choice(others)) if rng.random() < 0.1 else "",
@@ -277,7 +277,7 @@ def _expose(body: PersonTraits, scanner: int, rng: Generator) -> tuple[Exposure,
     exposure = Exposure(
         grid=_grid(body, view, rng),
         kernel=make.sharp[rng.integers(len(make.sharp))],
-        noise_hu=float(rng.uniform(14, 30)),
+        noise_hu=float(rng.uniform(*make.noise_hu)),
         low_noise=make.noise_correlation,
         contrast_hu=contrast,
         padding_hu=make.padding_hu,

@@ -39,10 +39,15 @@ class Scanner:
     """Kernels that it does not take."""
     padding_hu: int | None
     """What it writes outside the round field of view; None: nothing special."""
+    noise_hu: tuple[float, float]
+    """Lowest and highest noise of its protocols, in the middle of the body, before the kernel's own factor."""
     noise_correlation: float
     """Weight of low frequencies in its noise, 0 to 1 (iterative reconstruction)."""
 
 
+# As unlike as a hospital's own: sharp kernels' noise was read at 8 to 42 HU on real chest CT, and the smoothest of the
+# kernels that the name calls sharp blurs by more than a millimetre beside the sharpest. Who groups by texture at the
+# scan's own noise finds these scanners first.
 SCANNERS = (
     Scanner(
         "SIEMENS",
@@ -50,15 +55,17 @@ SCANNERS = (
         (Kernel("B60f", 0.0, 0.15, 1.0), Kernel("B70f", 0.0, 0.30, 1.15), Kernel("B80f", 0.0, 0.40, 1.25)),
         (Kernel("B30f", 1.6, 0.0, 0.45), Kernel("B40f", 1.3, 0.0, 0.55)),
         -1024,
+        (24.0, 34.0),
         0.1,
     ),
     Scanner(
         "SIEMENS",
         "SOMATOM Definition Flash",
-        (Kernel("I70f", 0.0, 0.25, 0.9), Kernel("B70f", 0.0, 0.30, 1.1)),
+        (Kernel("I70f", 0.7, 0.1, 0.9), Kernel("B70f", 0.6, 0.15, 1.1)),
         (Kernel("I30f", 1.5, 0.0, 0.4),),
         None,
-        0.4,
+        (12.0, 18.0),
+        0.5,
     ),
     Scanner(
         "GE MEDICAL SYSTEMS",
@@ -66,10 +73,27 @@ SCANNERS = (
         (Kernel("LUNG", 0.0, 0.35, 1.15),),
         (Kernel("STANDARD", 1.3, 0.0, 0.5),),
         -2000,
+        (18.0, 30.0),
         0.15,
     ),
-    Scanner("TOSHIBA", "Aquilion ONE", (Kernel("FC52", 0.0, 0.2, 1.05),), (Kernel("FC08", 1.3, 0.0, 0.5),), None, 0.2),
-    Scanner("Philips", "Brilliance 64", (Kernel("YB", 0.0, 0.2, 1.0),), (Kernel("B", 1.3, 0.0, 0.5),), None, 0.2),
+    Scanner(
+        "TOSHIBA",
+        "Aquilion ONE",
+        (Kernel("FC52", 0.9, 0.1, 1.0),),
+        (Kernel("FC08", 1.6, 0.0, 0.5),),
+        None,
+        (10.0, 16.0),
+        0.3,
+    ),
+    Scanner(
+        "Philips",
+        "Brilliance 64",
+        (Kernel("YB", 1.3, 0.0, 1.0),),
+        (Kernel("B", 1.9, 0.0, 0.5),),
+        None,
+        (8.0, 13.0),
+        0.6,
+    ),
 )
 """The hospital's scanners."""
 
@@ -107,6 +131,7 @@ def reconstruct(
     transfer = (1 + kernel.edge * np.exp(-(((frequency - 0.6 * nyquist) / (0.4 * nyquist)) ** 2))) * np.exp(
         -2 * (np.pi * kernel.blur_mm * frequency) ** 2
     )
+    transfer /= transfer[0, 0]  # whatever a kernel does to edges, water stays at 0 HU and air at -1000
     # Filtered back projection gives noise whose power grows with frequency until the kernel takes it away.
     colour = transfer * np.sqrt(low_noise + (1 - low_noise) * np.minimum(frequency / nyquist, 1.0))
     colour *= np.exp(-((frequency / (1.1 * nyquist)) ** 4))
