@@ -82,12 +82,16 @@ TABLES = {
         inverse_error_mm    float64       mm  mean distance in the lungs between a point and itself sent there and back
         start               string        -   what found where the volume lies: keypoints, search, size; or empty
         n_inliers           int64         -   keypoint locations that agree on one rigid map to the chosen template
+        orientation         string        -   way round that fits best: upright, feet_first, face_down, mirrored
         extent_low_mm       list[float64] mm  lowest z, y, x of the field of view in the atlas
         extent_high_mm      list[float64] mm  highest z, y, x of the same
         failure_probability float64       -   how likely it is that the registration failed
+        failure_probability_right float64 -   the same of the right side of the chest by itself
+        failure_probability_left  float64 -   the same of the left side
         telling             list[string]  -   the three measures that moved this probability most, in words
-        accepted            bool          -   taken into the population
-        reasons             list[string]  -   codes of why not
+        accepted            bool          -   taken into the population, wholly or in part
+        trusted             list[string]  -   sides of the chest that are sampled: right, left, both or none
+        reasons             list[string]  -   codes of why not, or why one side only
     """,
     "clusters": f"""
         a volume in the reported grouping; every grouping stands in groupings.zarr

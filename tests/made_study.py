@@ -213,19 +213,25 @@ def _quality(rng: np.random.Generator, ids: list[str]) -> pd.DataFrame:
             "template_spread_mm": np.linspace(3, 9, n),
             "inverse_error_mm": np.linspace(0.05, 0.2, n),
             "start": "search",
+            "orientation": "upright",
             "n_inliers": np.arange(n) % 12,
             "failure_probability": rng.exponential(0.01, n).clip(0, 1),
+            **dict.fromkeys(("failure_probability_right", "failure_probability_left"), 0.01),
             "accepted": True,
         }
     )
     frame["extent_low_mm"] = [[-150.0, -120.0, -170.0] for _ in range(n)]
     frame["extent_high_mm"] = [[150.0, 120.0, 170.0] for _ in range(n)]
     frame["reasons"] = [[] for _ in range(n)]
+    frame["trusted"] = [["right", "left"] for _ in range(n)]
     bad = frame.index[:2]
     frame.loc[bad, ["ncc", "lung_dice", "failure_probability"]] = [0.12, 0.41, 0.97]
     frame.loc[bad, "accepted"] = False
     for i in bad:
         frame.at[i, "reasons"] = ["low_ncc", "low_lung_dice"]
+        frame.at[i, "trusted"] = []
+    if n > 3:
+        frame.at[3, "trusted"], frame.at[3, "reasons"] = ["right"], ["one_sided"]
     return frame
 
 

@@ -16,7 +16,7 @@ from popclust.errors import VolumeError
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
 from popclust.normalization.atlas import AtlasInput, build_atlas
-from popclust.normalization.correspondence import SHIFT_MM, drops, ncc, thinned
+from popclust.normalization.correspondence import SHIFT_MM, drops, middle_of, ncc, thinned
 from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import prepare
 from popclust.normalization.proportions import stretch_of_edges
@@ -164,9 +164,9 @@ def test_a_map_is_held_against_wrong_ones():
     prepared = prepare(chest(), 4.0)
     nothing = prepared.lungs.with_values(np.zeros(prepared.lungs.shape, bool))
     here = AffineMap.translation([0.0, 0.0, 0.0])
-    right = drops(prepared, prepared, here, nothing)
+    right = drops(prepared, prepared, here, nothing)["both"]
     assert min(right.shift, right.turn, right.stretch) > 0.1
-    by_the_map_of_shifts = drops(prepared, prepared, AffineMap.translation([SHIFT_MM, 0.0, 0.0]), nothing)
+    by_the_map_of_shifts = drops(prepared, prepared, AffineMap.translation([SHIFT_MM, 0.0, 0.0]), nothing)["both"]
     assert by_the_map_of_shifts.shift < 0 < right.shift  # one of the wrong maps takes it back
 
 
@@ -216,9 +216,8 @@ def _stretched(volume: Volume, factor: float) -> Volume:
         _stretched(chest(), 2.2),
         chest().with_values(chest().voxels[:, ::-1].copy()),
         chest().with_values(np.random.default_rng(0).normal(-300, 400, chest().shape).astype(np.float32)),
-        Volume(chest().voxels[:, :, : chest().shape[2] // 2].copy(), chest().spacing_mm, chest().origin_mm),
     ],
-    ids=["constant", "one_slice", "wrong_spacing", "face_down", "noise", "one_lung"],
+    ids=["constant", "one_slice", "wrong_spacing", "face_down", "noise"],
 )
 def test_planted_failures_are_rejected(atlas, volume):
     try:
@@ -228,3 +227,13 @@ def test_planted_failures_are_rejected(atlas, volume):
         return
     assert not quality["accepted"]
     assert quality["reasons"]
+
+
+def test_of_half_a_field_of_view_the_one_side_is_accepted(atlas):
+    seen = chest()
+    half = Volume(seen.voxels[:, :, : seen.shape[2] // 2].copy(), seen.spacing_mm, seen.origin_mm)
+    found = normalize_volume(half, atlas, FAST)
+    assert found.quality["accepted"] and found.quality["trusted"] == ["right"]
+    assert "one_sided" in found.quality["reasons"]
+    sampled = found.lung.index_to_mm(np.argwhere(found.lung.voxels))
+    assert len(sampled) and found.to_atlas(sampled)[:, 2].max() <= middle_of(atlas.reference.lungs)

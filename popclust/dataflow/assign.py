@@ -164,7 +164,8 @@ def _reasons(flow: Flow) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {}
     for stage in ("ingest", "normalize"):
         for volume_id, record in flow.study.records(stage, sorted(flow.finished(stage))).items():
-            reasons.setdefault(volume_id, []).extend(record["reasons"])
+            if not record.get("trusted"):  # a volume accepted in part has reasons and is placed all the same
+                reasons.setdefault(volume_id, []).extend(record["reasons"])
     for (volume_id, _), row in flow.state.quarantine.rows.items():
         reasons.setdefault(volume_id, []).append(str(row["error"]))
     return reasons

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
-from popclust.normalization.correspondence import thinned
+from popclust.normalization.correspondence import likeness_of_parts, thinned
 from popclust.normalization.effusion import between_lungs, with_fluid
 from popclust.normalization.orientation import find_orientation
 from popclust.normalization.preparation import Prepared, prepare
@@ -22,11 +22,13 @@ from popclust.normalization.quality import (
     UNCHECKED,
     Evidence,
     failure_probability,
+    filled_of,
     measure,
     reject_reasons,
     rotation_of,
     telling,
 )
+from popclust.normalization.sides import left_of, sides_of, trusted_sides
 from popclust.normalization.start import extent_in
 from popclust.normalization.stored_maps import load_field, load_volume, save_gridded
 from popclust.normalization.template_choice import (
@@ -56,7 +58,8 @@ class Normalized:
     to_atlas: DisplacementField
     """Positions in the volume -> positions in the atlas: for features."""
     lung: Volume
-    """bool; the atlas's lungs carried over to the volume's space, joined with what of them is not aerated."""
+    """bool; the atlas's lungs carried over to the volume's space, joined with what of them is not aerated: of the sides
+    that are trusted."""
     rotation_to_atlas: NDArray[np.float64]
     """(3, 3) rotation that takes a zyx vector in the volume's space to the atlas's."""
     quality: Mapping[str, Any]
@@ -175,9 +178,16 @@ def _assembled(
     if within_wall is not None:
         between = carried_over(between_lungs(atlas.reference), ways.to_atlas, volume.lungs)
         whole = with_fluid(with_disease(lung, within_wall, volume), volume, between)
-    measures = measure(atlas.reference, volume, ways.to_volume, lung, whole)
+    reference = atlas.reference
+    alike = likeness_of_parts(reference, volume, ways.to_volume, filled_of(volume, whole))
+    measures = measure(reference, volume, ways.to_volume, lung, alike["both"])
     probability = failure_probability(measures)
     reasons = reject_reasons(measures, evidence, probability, settings)
+    is_left = left_of(reference, ways.to_atlas, volume.lungs)
+    sides = sides_of(reference, volume, ways.to_volume, is_left, lung, alike)
+    trusted = trusted_sides(reasons, sides, settings)
+    if len(trusted) == 1:
+        whole = whole.with_values(whole.voxels & (is_left.voxels == (trusted == ["left"])))
     extent = extent_in(back, volume)
     lungs = atlas.reference.lungs
     points = thinned(lungs.index_to_mm(np.argwhere(lungs.voxels)), 5000)
@@ -197,8 +207,11 @@ def _assembled(
         "extent_low_mm": [round(v, 3) for v in extent.low_mm],
         "extent_high_mm": [round(v, 3) for v in extent.high_mm],
         "failure_probability": round(probability, 6),
+        "failure_probability_right": round(sides["right"].failure_probability, 6),
+        "failure_probability_left": round(sides["left"].failure_probability, 6),
         "telling": telling(measures),
-        "accepted": not reasons,
+        "accepted": bool(trusted),
+        "trusted": trusted,
         "reasons": reasons,
     }
     rounded = {name: round(value, 6) for name, value in ncc_of_templates.items()}

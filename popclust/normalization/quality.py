@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.imaging.volume import Volume, sample
-from popclust.normalization.correspondence import Sites, correspondence, drops, ncc_or_zero, thinned
+from popclust.normalization.correspondence import Likeness, likeness_of_parts, middle_of, ncc_or_zero, thinned
 from popclust.normalization.preparation import Prepared
 from popclust.normalization.proportions import stretch_of_edges
 from popclust.normalization.transform import AffineMap, PointMap, jacobian_determinants
@@ -34,8 +35,8 @@ PIECE_MM, BESIDE_MM = 15.0, 5.0
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What is measured on one registered volume."""
+class Measures(Likeness):
+    """What is measured on one registered volume, beside how alike it is to the atlas under the map."""
 
     ncc: float
     """Correlation with the atlas inside its lungs, where the volume shows them."""
@@ -61,18 +62,6 @@ class Measures:
     """Angle of the affine part's rotation."""
     bending: float
     """Standard deviation of the logarithm of the local volume ratio in the lungs."""
-    wall_ncc: float
-    """Correlation of the chest wall with the atlas's: fat, muscle, ribs and spine, which no lung disease touches."""
-    mediastinum_ncc: float
-    """The same of what lies between the lungs."""
-    sound_ncc: float
-    """The same over the lungs and 1 cm around, without what of the lungs carried over is not aerated."""
-    shift_drop: float
-    """By how much the sum of these three is lower under the best of maps that are shifted by 20 mm."""
-    turn_drop: float
-    """The same of maps that are turned by 12 degrees."""
-    stretch_drop: float
-    """The same of maps that are stretched or squeezed by 1.15."""
     aerated: float
     """Share of the lungs carried over that the volume shows aerated."""
 
@@ -116,7 +105,7 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def measure(
-    reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Volume, whole: Volume | None = None
+    reference: Prepared, volume: Prepared, to_volume: PointMap, lung: Volume, alike: Likeness | None = None
 ) -> Measures:
     """Compare a registered volume with the atlas.
 
@@ -130,8 +119,9 @@ def measure(
         Positions in the atlas -> positions in the volume.
     lung : Volume
         bool; the atlas's lungs carried over to the grid of the prepared volume.
-    whole : Volume, optional
-        The same joined with what of them is not aerated: fluid and consolidation, which are compared with nothing.
+    alike : Likeness, optional
+        How alike the two are under the map; without it that is measured here, fluid and consolidation within `lung`
+        compared with nothing.
     """
     region = reference.near_lungs(10.0)
     points = thinned(region.index_to_mm(np.argwhere(region.voxels)))
@@ -145,9 +135,7 @@ def measure(
     affine = AffineMap.fitted(points, moved)
     positive = determinant[determinant > 0.01]
     aerated = sample(volume.lungs, moved, outside=0.0) > 0.5
-    filled = _filled(volume, lung if whole is None else whole)
-    found = correspondence(Sites.of(reference), volume, to_volume, filled)
-    worse = drops(reference, volume, to_volume, filled)
+    alike = alike or likeness_of_parts(reference, volume, to_volume, filled_of(volume, lung))["both"]
     return Measures(
         ncc=ncc_or_zero(atlas_hu[inside], volume_hu[inside]),
         region_ncc=ncc_or_zero(atlas_hu[shown], volume_hu[shown]),
@@ -155,24 +143,22 @@ def measure(
         lung_inside=float((lung.voxels & volume.lungs.voxels).sum()) / max(float(volume.lungs.voxels.sum()), 1.0),
         folding=float(np.mean(determinant <= 0)),
         coverage=float(inside.sum()) / max(float(atlas_lung.sum()), 1.0),
-        side_balance=_side_balance(points[atlas_lung, 2], shown[atlas_lung]),
+        side_balance=_side_balance(points[atlas_lung, 2] > middle_of(reference.lungs), shown[atlas_lung]),
         size_ratio=float(np.cbrt(abs(np.linalg.det(affine.matrix)))),
         anisotropy=anisotropy(affine),
         edge_stretch=stretch_of_edges(volume),
         rotation_degrees=_angle_degrees(rotation_of(affine.matrix)),
         bending=float(np.log(positive).std()) if len(positive) > 1 else 0.0,
-        wall_ncc=found.wall_ncc,
-        mediastinum_ncc=found.mediastinum_ncc,
-        sound_ncc=found.sound_ncc,
-        shift_drop=worse.shift,
-        turn_drop=worse.turn,
-        stretch_drop=worse.stretch,
+        **{field.name: getattr(alike, field.name) for field in dataclasses.fields(Likeness)},
         aerated=float((inside & aerated).sum()) / max(float(inside.sum()), 1.0),
     )
 
 
-def _filled(volume: Prepared, lung: Volume) -> Volume:
-    """bool: what of the lungs is filled with tissue or fluid in large pieces, and what touches these."""
+def filled_of(volume: Prepared, lung: Volume) -> Volume:
+    """bool: what of the lungs is filled with tissue or fluid in large pieces, and what touches these.
+
+    It is compared with nothing.
+    """
     spacing = volume.image.spacing_mm[0]
     dense = lung.voxels & ~volume.lungs.voxels & (volume.image.voxels > AERATED_HU)
     pieces = ndimage.binary_opening(dense, np.ones((max(1, round(PIECE_MM / spacing)),) * 3))
@@ -203,7 +189,7 @@ N_TELLING = 3
 """So many measures are said in words."""
 
 
-def failure_probability(measures: Measures) -> float:
+def failure_probability(measures: Likeness) -> float:
     """Probability that a registration failed: a logistic function of what lung disease does not touch.
 
     Its weights were fitted by benchmarks/calibrate_quality.py; docs/registration.md says to what and how well.
@@ -212,12 +198,12 @@ def failure_probability(measures: Measures) -> float:
     return float(1.0 / (1.0 + np.exp(-np.clip(total, -30, 30))))
 
 
-def predictors(measures: Measures) -> dict[str, float]:
+def predictors(measures: Likeness) -> dict[str, float]:
     """What the failure probability is computed from, in the order of its weights."""
     return {name: float(getattr(measures, name)) for name in WEIGHTS}
 
 
-def telling(measures: Measures) -> list[str]:
+def telling(measures: Likeness) -> list[str]:
     """The measures that moved the failure probability most from that of a usual registration, in words."""
     values = predictors(measures)
     moved = {name: WEIGHTS[name] * (value - TYPICAL[name]) for name, value in values.items()}
@@ -236,6 +222,12 @@ def rotation_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     u, _, vt = np.linalg.svd(matrix)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     return np.asarray((u * sign) @ vt)
+
+
+OF_THE_WHOLE = frozenset(
+    {"folding", "mirrored", "feet_first", "face_down", "wrong_size", "wrong_proportions"},
+)
+"""Codes that no side of the chest can be spared from; the others may hold of one side alone."""
 
 
 def reject_reasons(
@@ -259,9 +251,8 @@ def reject_reasons(
     return [code for code, is_broken in limits.items() if is_broken]
 
 
-def _side_balance(x_mm: NDArray[np.float64], shown: NDArray[np.bool_]) -> float:
-    """Coverage of the worse side over the better; the atlas's sides part at the middle of its lungs' box."""
-    is_left = x_mm > (x_mm.min() + x_mm.max()) / 2
+def _side_balance(is_left: NDArray[np.bool_], shown: NDArray[np.bool_]) -> float:
+    """Coverage of the worse side over the better."""
     sides = sorted(float(shown[side].mean()) for side in (is_left, ~is_left) if side.any())
     return sides[0] / sides[-1] if sides[-1] > 0 else 0.0
 

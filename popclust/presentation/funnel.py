@@ -20,7 +20,7 @@ QUALITY_REASONS: dict[str, str] = {
     "folding": "The transform folds space in too much of the lung.",
     "feet_first": "The volume fits the atlas better upside down: its positions may be wrong.",
     "face_down": "The volume fits the atlas better turned front to back: its positions may be wrong.",
-    "mirrored": "The volume fits the atlas better mirrored: left and right may be exchanged.",
+    "mirrored": "Heart and lungs fit the atlas better mirrored: left and right are exchanged, or situs inversus.",
     "wrong_size": "The chest is far larger or smaller than an adult's: its spacing may be wrong.",
     "wrong_proportions": "The chest is stretched along one direction: its spacing may be wrong.",
     "likely_failed": "The registration probably failed.",

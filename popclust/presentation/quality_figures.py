@@ -90,10 +90,17 @@ def contact_sheet_figure(pictures: Sequence[Pictured], quality: pd.DataFrame, n_
         for axes, picture in zip(panels.flat, pictures, strict=False):
             axes.imshow(mosaic([picture.coronal, picture.axial], 2))
             row = rows.loc[picture.volume_id]
-            verdict, colour = ("", INK) if row["accepted"] else ("  not accepted", RED)
+            verdict, colour = _verdict(row)
             words = f"{picture.volume_id[:12]}  Dice {row['lung_dice']:.2f}{verdict}"
             axes.set_title(words, fontsize=8, pad=3, weight="normal", color=colour)
     return figure
+
+
+def _verdict(row: pd.Series) -> tuple[str, str]:
+    """What is said of a volume's acceptance, and in which colour."""
+    if not row["accepted"]:
+        return "  not accepted", RED
+    return ("", INK) if len(row["trusted"]) == 2 else (f"  {row['trusted'][0]} side only", BLUE)
 
 
 def _draw_measure(axes: Axes, values: pd.Series, accepted: pd.Series, limit: Limit) -> None:
