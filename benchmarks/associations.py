@@ -26,8 +26,8 @@ from popclust.evaluation.associations import AssociationResult, associate_counte
 from popclust.evaluation.confounders import predictability
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.fisher import fisher_exact
+from popclust.evaluation.gate import SURVIVES, gate, stratify
 from popclust.evaluation.permutation import null_criterion
-from popclust.evaluation.stratified import gate, stratify
 from popclust.evaluation.technical_effects import remove_technical_effects
 from popclust.settings import AssociateSettings
 
@@ -317,7 +317,7 @@ def confound_one(n: int, disease: bool, seed: int) -> dict[str, float]:
         index=names(n),
     )
     verdict = gate(stratify(population, result.associations, variables, settings))
-    term = verdict["term_id"].str[3:].astype(int)
+    term, survives = verdict["term_id"].str[3:].astype(int), verdict["outcome"] == SURVIVES
     tied, real = term < 20, (term >= 20) & (term < 44)
     after = remove_technical_effects(made["x"], variables)
     again = find(after, made["has_term"], settings)[1]
@@ -325,11 +325,11 @@ def confound_one(n: int, disease: bool, seed: int) -> dict[str, float]:
     return {
         "n_clusters": result.reported.n_clusters,
         "found": len(verdict),
-        "survive": int(verdict["survives"].sum()),
+        "survive": int(survives.sum()),
         "found_scanner": int(tied.sum()),
-        "survive_scanner": int(verdict["survives"][tied].sum()),
+        "survive_scanner": int(survives[tied].sum()),
         "found_disease": int(real.sum()) if disease else 0,
-        "survive_disease": int(verdict["survives"][real].sum()) if disease else 0,
+        "survive_disease": int(survives[real].sum()) if disease else 0,
         "accuracy_before": predictability(made["x"], scanner, volume_id).balanced_accuracy,
         "accuracy_after": predictability(after, scanner, volume_id).balanced_accuracy,
         "Q_after_removal": int(again.criterion["Q"][again.reported.rows(again.criterion)].iloc[0]),

@@ -47,7 +47,10 @@ class Reported:
     clusters: pd.DataFrame
     """Rows of clusters.parquet: one per volume."""
     associations: pd.DataFrame
-    """Rows of associations.parquet of this grouping; empty without reports."""
+    """The significant associations, those that survive first: columns of associations.parquet, and
+    of validity/gate.parquet what became of each within strata. Empty without reports."""
+    tests: pd.DataFrame
+    """All tests of this grouping: rows of associations.parquet; empty without reports."""
 
     def __repr__(self) -> str:
         g = self.grouping
@@ -55,3 +58,30 @@ class Reported:
         return (
             f"<Reported: {g.descriptor}, {g.n_clusters} groups of {len(self.clusters)} volumes, seed {g.seed}, {tests}>"
         )
+
+
+_OUTCOMES = ["outcome", "because", "outcome_personal", "because_personal"]
+_ORDER = {"survives": 0, "cannot tell": 1, "explained away": 2}
+
+
+def with_outcomes(tests: pd.DataFrame, gate: pd.DataFrame | None, alpha: float) -> pd.DataFrame:
+    """The significant tests of one grouping with what the gate says of each: what survives first, then by p.
+
+    Parameters
+    ----------
+    tests
+        Rows of associations.parquet of one grouping.
+    gate
+        The table validity/gate; None where it was not made: the outcomes are missing.
+    alpha
+        Level of a significant association.
+    """
+    found = tests[tests["p_holm"] <= alpha]
+    key = ["cluster", "term_id"]
+    if gate is None:
+        found = found.assign(**dict.fromkeys(_OUTCOMES, None))
+    else:
+        found = found.merge(gate[[*key, *_OUTCOMES]], on=key, how="left")
+    order = found["outcome"].map(_ORDER).fillna(len(_ORDER))
+    by = found.assign(order=order).sort_values(["order", "p_holm", "p_value", "term", "cluster"])
+    return by.drop(columns="order").reset_index(drop=True)

@@ -157,31 +157,35 @@ TABLES = {
         n_missing  int64   -  units in the group without one
         effect     float64 -  Cramer's V, or the rank-biserial correlation of a measurement
         p_value    float64 -  group against the rest
-        p_holm     float64 -  corrected over all groups and variables
+        p_holm     float64 -  corrected over the groups of the variable
         level      string  -  the category that stands out
         inside     float64 -  its share (or the median) in the group
         outside    float64 -  the same in the rest
     """,
     "validity/stratified": f"""
-        a reported association, stratified by one variable
+        a reported association within strata of one variable
         {_TERM_OF_GROUP}
-        variable    string  -  what it is stratified by
-        n_strata    int64   -  strata that say something
-        information float64 -  variance of V within strata over that without
-        method      string  -  mantel_haenszel or exact
-        odds_ratio  float64 -  common odds ratio of the strata
-        ci_low      float64 -  lower end of its 95 % confidence interval
-        ci_high     float64 -  upper end
-        p_value     float64 -  of no association within strata
-        q_fdr       float64 -  Benjamini-Hochberg over the associations repeated by this variable
-        gate        bool    -  the gate asks for this variable
-        survives    bool    -  still there, in the same direction
+        variable      string  -  whose strata these are
+        role          string  -  technical or personal: it decides; other
+        n_strata      int64   -  strata that say something
+        information   float64 -  variance of V within strata over that without
+        odds_ratio    float64 -  common odds ratio of the strata (Mantel-Haenszel)
+        ci_low        float64 -  lower end of its 95 % confidence interval
+        ci_high       float64 -  upper end
+        retained      float64 -  share of the log odds ratio that is left within strata
+        retained_low  float64 -  lower end of the interval of that share
+        retained_high float64 -  upper end
+        shuffled_low  float64 -  least that is left where the variable is shuffled between patients, 2.5th percentile
+        shuffled_high float64 -  most of the same, 97.5th percentile
+        outcome       string  -  survives, explained away, or cannot tell
     """,
     "validity/gate": f"""
         a reported association
         {_TERM_OF_GROUP}
-        survives   bool    -  not explained by any technical variable
-        fails      string  -  technical variables that it does not survive
+        outcome          string  -  against all technical variables: survives, explained away, or cannot tell
+        because          string  -  technical variables that explain it away, or by which one cannot tell
+        outcome_personal string  -  the same against age and sex
+        because_personal string  -  which of these
     """,
     "validity/split_half": f"""
         a half of the patients on which the grouping was chosen

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from popclust.settings_types import (
     LIMIT,
+    PERSONAL,
     PLACE,
     TECHNICAL,
     ChosenBy,
@@ -18,6 +19,7 @@ from popclust.settings_types import (
     Descriptor,
     ErrorRate,
     Level,
+    Personal,
     Prior,
     ReportSection,
     Seed,
@@ -154,11 +156,13 @@ class AssociateSettings:
     strata: tuple[CohortColumn, ...] = ()
     """Columns of the cohort within whose combinations reports are permuted, e.g. model."""
     technical: tuple[Technical, ...] = TECHNICAL
-    """Variables that an association must survive stratification by (scanner: manufacturer and model)."""
-    gate_fdr: Level = 0.01
-    """False discovery rate among the associations that survive such a stratification."""
-    n_strata: Annotated[int, Meta(ge=2)] = 4
-    """Quantile strata of a variable that is a measurement."""
+    """Variables within whose strata an association must hold to survive (scanner: manufacturer and model)."""
+    personal: tuple[Personal, ...] = PERSONAL
+    """Variables of the patient that the same is asked of, apart from the technical ones."""
+    n_strata: Annotated[int, Meta(ge=2)] = 8
+    """Quantile strata of a variable that is a measurement; fewer where one would hold less than 25 units."""
+    n_shuffled: Annotated[int, Meta(ge=19)] = 99
+    """Times that each such variable is shuffled between patients, to see what strata alone change."""
     power: Level = 0.8
     """Probability at which an odds ratio counts as detectable."""
     miss_rate: ErrorRate = 0.05

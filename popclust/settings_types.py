@@ -80,6 +80,9 @@ CohortColumn = Literal[
 ]
 ChosenBy = Literal["prediction", "Q"]
 Acquired = Literal["scanner", "kernel", "slice_thickness_mm", "noise_hu", "edge_mm", "contrast", "coverage"]
-Technical = Literal[Acquired, "ncc", "lung_dice", "sex", "age_years", "acquired_on"]
+Personal = Literal["age_years", "sex"]
+Technical = Literal[Acquired, "ncc", "lung_dice", Personal, "acquired_on"]
 TECHNICAL: tuple[Technical, ...] = get_args(Acquired)
 """What a scanner or field of view may explain. Not ncc: disease itself lowers the correlation with the atlas."""
+PERSONAL: tuple[Personal, ...] = get_args(Personal)
+"""What lies in the patient and may drive groups and reports alike."""

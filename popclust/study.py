@@ -29,7 +29,7 @@ from popclust.parts import (
     load_marker,
     recipe_digest,
 )
-from popclust.reported import Grouping, Reported
+from popclust.reported import Grouping, Reported, with_outcomes
 from popclust.settings import Settings
 
 
@@ -233,7 +233,9 @@ class Study:
         record = self.record("associate")
         grouping = Grouping(str(record["descriptor"]), int(record["n_clusters"]), int(record["seed"]))
         has_tests = record["Q"] is not None
-        tests = self.read_table("associations") if has_tests else schema.empty_table("associations")
+        tests = grouping.of(self.read_table("associations")) if has_tests else schema.empty_table("associations")
+        is_gated = has_tests and self.exists("validity/gate.parquet")
+        gate = self.read_table("validity/gate") if is_gated else None
         return Reported(
             grouping=grouping,
             Q=record["Q"],
@@ -241,7 +243,8 @@ class Study:
             min_term_count=int(record["min_term_count"]),
             n_tested_terms=int(record["n_tested_terms"]),
             clusters=self.read_table("clusters"),
-            associations=grouping.of(tests),
+            associations=with_outcomes(tests, gate, self.settings.associate.alpha),
+            tests=tests,
         )
 
     # -- parts ---------------------------------------------------------------------------------------------------

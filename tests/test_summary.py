@@ -296,12 +296,19 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     assert n_found > 2
     without = dataclasses.replace(view, gate=None)
     assert content.verdict(without).startswith(f"{n_found} significant associations link ")
-    survives = np.arange(n_found) < 2
-    gate = pd.DataFrame({"survives": survives, "fails": np.where(survives, "", "scanner")})
+    found = tests[tests["p_holm"] <= view.alpha]
+    outcome = np.where(np.arange(n_found) < 2, "survives", "explained away")
+    because = np.where(outcome == "survives", "", "scanner, noise_hu")
+    gate = found.assign(outcome=outcome, because=because, outcome_personal="cannot tell", because_personal="age_years")
     some = dataclasses.replace(view, gate=gate)
-    assert content.verdict(some).startswith(f"2 of {n_found} significant associations stand: ")
-    assert {f.label: f.value for f in content.headline(some)}["of these stand"] == "2"
-    none = dataclasses.replace(view, gate=gate.assign(survives=False))
-    assert content.verdict(none).startswith("Nothing stands: technical variables ")
+    assert content.verdict(some).startswith(f"2 of {n_found} significant associations survive: ")
+    assert f"{n_found - 2} are explained away" in content.verdict(some)
+    labels = [f.label for f in content.headline(some)]
+    assert labels.index("associations that survive") < labels.index("significant associations (Q)")
+    rows = content.association_rows(some)
+    assert [r.outcome for r in rows[:3]] == ["survives", "survives", "explained away: scanner, noise"]
+    assert rows[0].outcome_personal == "cannot tell: age"
+    none = dataclasses.replace(view, gate=gate.assign(outcome="explained away"))
+    assert content.verdict(none).startswith("Nothing stands: none of ")
     nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))
     assert content.verdict(nothing).startswith("Nothing stands: none of ")

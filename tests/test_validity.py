@@ -1,25 +1,20 @@
-"""Split halves, confounders, stratified tests, power, term noise, removal of technical effects."""
+"""Split halves, confounders, power, term noise, removal of technical effects."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
-from math import comb
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.contingency_tables import StratifiedTable
 
 from popclust.evaluation.associations import associate_counted, run_tests
 from popclust.evaluation.confounders import confounder_variables, confounders, predictability
 from popclust.evaluation.counting import ReportTerms, count_population
+from popclust.evaluation.gate import CANNOT_TELL, EXPLAINED, JOINT, SURVIVES, stratify
 from popclust.evaluation.permutation import null_criterion
 from popclust.evaluation.split_half import halves, split_half
-from popclust.evaluation.stratified import JOINT, gate, strata_codes, stratified_test, stratify
 from popclust.evaluation.technical_effects import removal_effect, remove_technical_effects
 from popclust.evaluation.term_noise import term_noise, with_errors
 from popclust.evaluation.validity import examine, power_table
@@ -64,27 +59,7 @@ def reported(population, settings=SETTINGS):
     return population.only(result.reported.rows(population.grid)), result
 
 
-# --- confounders and the gate ----------------------------------------------------------------------------------------
-
-
-def test_the_gate_marks_a_scanner_in_disguise():
-    population, variables, _ = scanned(disease=False)
-    one, result = reported(population)
-    verdict = gate(stratify(one, result.associations, variables, SETTINGS))
-    assert len(verdict) >= 10
-    assert not verdict["survives"].any()
-    assert verdict["fails"].str.contains("scanner").all()
-
-
-def test_the_gate_keeps_disease_beside_scanners():
-    population, variables, _ = scanned(disease=True)
-    one, result = reported(population)
-    verdict = gate(stratify(one, result.associations, variables, SETTINGS))
-    term = verdict["term_id"].str[3:].astype(int)
-    real = (term >= 6) & (term < 12)
-    assert real.sum() >= 20
-    assert verdict["survives"][real].mean() >= 0.9
-    assert not verdict["survives"][term < 6].any()
+# --- confounders -----------------------------------------------------------------------------------------------------
 
 
 def test_groups_are_told_from_every_variable():
@@ -122,7 +97,9 @@ def test_metadata_that_is_missing_constant_or_rare_gives_an_answer():
             assert table.loc[name, "p_value"].isna().all()
             assert (table.loc[name, "p_holm"] == 1).all()
     stratified = stratify(one, result.associations, variables.iloc[:50], SETTINGS)
-    assert stratified["survives"].dtype == bool
+    known = set(variables) - {"contrast", "coverage"}
+    assert set(stratified["variable"]) == known | {JOINT}
+    assert stratified["outcome"].isin([SURVIVES, EXPLAINED, CANNOT_TELL]).all()
     assert examine(population, result, SETTINGS).confounders.empty
 
 
@@ -157,79 +134,6 @@ def test_variables_are_taken_from_the_cohort():
     assert variables["acquired_on"].isna().sum() == 2
     assert variables["coverage"].tolist()[:2] == [0.9, 0.5]
     assert list(variables) == ["scanner", "kernel", "age_years", "acquired_on", "coverage", "ncc"]
-
-
-# --- stratified tests ------------------------------------------------------------------------------------------------
-
-
-def strata_of(rng, n_strata, scale):
-    return rng.integers(1, scale, (n_strata, 2, 2))
-
-
-def test_dense_strata_are_statsmodels_mantel_haenszel():
-    tables = strata_of(np.random.default_rng(0), 4, 40)
-    test = stratified_test(tables)
-    reference = StratifiedTable([table.astype(float) for table in tables])
-    assert test.method == "mantel_haenszel"
-    assert test.p_value == pytest.approx(reference.test_null_odds(correction=True).pvalue)
-    assert test.odds_ratio == pytest.approx(reference.oddsratio_pooled)
-    assert (test.ci_low, test.ci_high) == pytest.approx(reference.oddsratio_pooled_confint())
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(*[st.integers(0, 2)] * 4), min_size=1, max_size=4))
-def test_sparse_strata_are_tested_exactly(cells):
-    tables = np.array(cells).reshape(-1, 2, 2)
-    test = stratified_test(tables)
-    if test.method != "exact":
-        assert test.method == "none"
-        assert test.p_value == 1
-        return
-    probability = {}
-    supports = []
-    for (a, b), (c, d) in tables.tolist():
-        R, C, B = a + b, a + c, a + b + c + d
-        ways = {x: comb(C, x) * comb(B - C, R - x) for x in range(max(0, R + C - B), min(R, C) + 1)}
-        supports.append(ways)
-    for choice in product(*supports):
-        weight = np.prod([float(ways[x]) for ways, x in zip(supports, choice, strict=True)])
-        probability[sum(choice)] = probability.get(sum(choice), 0.0) + weight
-    observed = probability[int(tables[:, 0, 0].sum())]
-    expected = sum(w for w in probability.values() if w <= observed * (1 + 1e-7)) / sum(probability.values())
-    assert test.p_value == pytest.approx(expected, rel=1e-9)
-
-
-def test_one_stratum_of_few_is_fishers_test():
-    table = np.array([[[3, 1], [1, 5]]])
-    assert stratified_test(table).p_value == pytest.approx(stats.fisher_exact(table[0]).pvalue)
-    assert stratified_test(table).information == pytest.approx(1.0)
-
-
-def test_a_group_that_is_the_scanner_cannot_be_told_from_it():
-    tables = np.array([[[30, 20], [0, 0]], [[0, 0], [10, 40]]])
-    test = stratified_test(tables)
-    assert (test.method, test.p_value, test.information, test.n_strata) == ("none", 1.0, 0.0, 0)
-
-
-def test_strata_are_levels_or_quantiles_and_missing_is_one():
-    codes = strata_codes(pd.Series([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, np.nan, np.inf]), 4)
-    assert codes.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 0, 0]
-    assert strata_codes(pd.Series([1.0, 2.5, 1.0, np.nan] * 5), 4).tolist() == [1, 2, 1, 0] * 5
-    assert strata_codes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c", "d", None], dtype=object), 4).tolist() == (
-        [1] * 5 + [2] * 5 + [3, 3, 0]
-    )
-
-
-def test_two_variables_that_only_together_explain_are_caught_jointly():
-    rng = np.random.default_rng(1)
-    population, variables, _ = scanned(n=4000, disease=False)
-    one, result = reported(population)
-    first = rng.random(4000) < 0.5
-    scanner = (variables["scanner"] == "A").to_numpy()
-    variables = pd.DataFrame({"scanner": first, "kernel": first ^ scanner}, index=variables.index).astype(str)
-    verdict = gate(stratify(one, result.associations, variables, SETTINGS))
-    assert not verdict["survives"].any()
-    assert (verdict["fails"] == JOINT).any()
 
 
 # --- halves, power, noise --------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def _score_associations(study: Study, truth: pd.DataFrame, reported: Reported) -
     terms = tuple(t for t, is_frequent in zip(term_id, frequent, strict=True) if is_frequent)
     planted = replace(population, has_term=has_term[:, frequent], term_id=terms, term=terms)
     true = associate_counted(planted, settings).associations
-    return score_pairs(reported.associations, true, settings.alpha)
+    return score_pairs(reported.tests, true, settings.alpha)
 
 
 def _print(scores: Mapping[str, Any], flow: Flow, folder: Path, console: Console) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from popclust.evaluation.confounders import is_measurement, pool_rare, predictability
-from popclust.evaluation.stratified import strata_codes
+from popclust.evaluation.strata import strata_codes
 
 PREDICTED = ["variable", "n", "n_levels", "chance", "accuracy"]
 """Columns of the table of predictions."""

@@ -12,10 +12,10 @@ import pandas as pd
 from popclust.evaluation.associations import AssociationResult
 from popclust.evaluation.confounders import CONFOUNDERS, confounders
 from popclust.evaluation.counting import CountedPopulation
+from popclust.evaluation.gate import STRATIFIED, gate, stratify
 from popclust.evaluation.odds_ratios import detectable_odds_ratios
 from popclust.evaluation.permutation import group_sizes
 from popclust.evaluation.split_half import split_half
-from popclust.evaluation.stratified import STRATIFIED, gate, stratify
 from popclust.evaluation.technical_effects import PREDICTED, predict_variables
 from popclust.evaluation.term_noise import term_noise
 from popclust.settings import AssociateSettings
@@ -38,7 +38,7 @@ class Validity:
     stratified: pd.DataFrame
     """Reported associations within strata of each variable (see `stratify`)."""
     gate: pd.DataFrame
-    """Reported associations: does each survive (see `gate`)."""
+    """Reported associations: does each survive, is it explained away, or can one not tell (see `gate`)."""
     predicted: pd.DataFrame
     """How well the topics predict each variable (see `predict_variables`)."""
     power: pd.DataFrame

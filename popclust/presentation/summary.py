@@ -90,6 +90,7 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         associations=content.association_rows(view),
         trust=trust_rows(view.study) if len(view.criterion) else [],
         n_found=n_found,
+        is_gated=view.gate is not None,
         has_tests=not tests.empty,
         has_reports=not view.reports.empty,
         alpha=view.alpha,

@@ -12,6 +12,7 @@ import pandas as pd
 
 from popclust.presentation.profiles import odds_ratio_text, over_represented, p_text
 from popclust.presentation.view import StudyView
+from popclust.reported import with_outcomes
 from popclust.settings import Settings, field_docs
 
 MAX_ROWS = 300
@@ -92,6 +93,10 @@ class AssociationRow:
     """Corrected p."""
     p_holm_value: float
     """By which the column is sorted."""
+    outcome: str
+    """Within strata of technical variables, with what explains it away; empty where that was not asked."""
+    outcome_personal: str
+    """The same of age and sex."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,10 @@ def headline(view: StudyView) -> list[Fact]:
         Fact(f"{with_report:,}", "volumes with a report"),
         Fact(f"{view.n_groups:,}", "groups (K)"),
     ]
+    if view.gate is not None:
+        facts.append(Fact(f"{int((view.gate['outcome'] == 'survives').sum()):,}", "associations that survive"))
     if view.record.get("Q") is not None:
         facts.append(Fact(f"{view.record['Q']:,}", "significant associations (Q)"))
-    if view.gate is not None:
-        facts.append(Fact(f"{int(view.gate['survives'].sum()):,}", "of these stand"))
     return facts
 
 
@@ -154,15 +159,19 @@ def _standing(view: StudyView, found: pd.DataFrame, n_terms: int) -> str:
     linked = f"{groups} of {view.n_groups} groups with {terms} of {n_terms:,} terms tested"
     if view.gate is None:
         return f"{_counted(len(found), 'significant association')} link {linked}."
-    n_standing = int(view.gate["survives"].sum())
-    if not n_standing:
+    outcomes = view.gate["outcome"].value_counts()
+    survive, explained, unknown = (int(outcomes.get(o, 0)) for o in ("survives", "explained away", "cannot tell"))
+    counted = _counted(len(found), "significant association")
+    others = f"{explained:,} are explained away, of {unknown:,} one cannot tell"
+    if not survive:
         return (
-            f"Nothing stands: technical variables (scanner, dose, registration) may explain each of "
-            f"{_counted(len(found), 'significant association')}, which link {linked}."
+            f"Nothing stands: none of {counted} survives a look within strata of scanner, dose and registration; "
+            f"{others}. They link {linked}."
         )
+    personal = int(((view.gate["outcome"] == "survives") & (view.gate["outcome_personal"] == "survives")).sum())
     return (
-        f"{n_standing:,} of {_counted(len(found), 'significant association')} stand: no technical variable explains "
-        f"them. All {len(found):,} link {linked}."
+        f"{survive:,} of {counted} survive: their odds ratios hold within strata of scanner, dose and registration "
+        f"({personal:,} within strata of age and sex too); {others}. All {len(found):,} link {linked}."
     )
 
 
@@ -201,9 +210,8 @@ def group_rows(view: StudyView) -> list[GroupRow]:
 
 
 def association_rows(view: StudyView, limit: int = MAX_ROWS) -> list[AssociationRow]:
-    """Significant associations of the reported grouping, the smallest p first."""
-    tests = view.reported_associations()
-    found = tests[tests["p_holm"] <= view.alpha].sort_values(["p_holm", "p_value", "term", "cluster"]).head(limit)
+    """Significant associations of the reported grouping: those that survive first, then the smallest p."""
+    found = with_outcomes(view.reported_associations(), view.gate, view.alpha).head(limit)
     return [_association_row(row) for row in found.to_dict("records")]
 
 
@@ -334,7 +342,26 @@ def _association_row(row: Mapping[Any, Any]) -> AssociationRow:
         odds_ratio_value=min(float(row["odds_ratio"]), 1e300),
         p_holm=p_text(row["p_holm"]),
         p_holm_value=float(row["p_holm"]),
+        outcome=_outcome_text(row["outcome"], row["because"]),
+        outcome_personal=_outcome_text(row["outcome_personal"], row["because_personal"]),
     )
+
+
+def _outcome_text(outcome: Any, because: Any) -> str:
+    if outcome is None or pd.isna(outcome):
+        return ""
+    return f"{outcome}: {readable_variables(because)}" if because else str(outcome)
+
+
+def readable_variables(names: str) -> str:
+    """Names of variables, joined by ', ', for a person.
+
+    >>> readable_variables("slice_thickness_mm, age_years")
+    'slice thickness, age'
+    """
+    units = ("_mm", "_years", "_hu")
+    plain = [next((n.removesuffix(u) for u in units if n.endswith(u)), n) for n in names.split(", ")]
+    return ", ".join(n.replace("_", " ") for n in plain)
 
 
 def _counted(n: int, noun: str) -> str:

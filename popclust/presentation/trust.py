@@ -10,8 +10,8 @@ from popclust.study import Study
 
 def trust_rows(study: Study) -> list[tuple[str, str]]:
     """Questions with their answers, from the tables in validity/; none where nothing was tested."""
-    tables = {name: read_or_empty(study, f"validity/{name}") for name in _ANSWERS}
-    return [(question, answer(tables[name])) for name, (question, answer) in _ANSWERS.items() if len(tables[name])]
+    tables = {name: read_or_empty(study, f"validity/{name}") for name in {name for name, _, _ in _ANSWERS}}
+    return [(question, answer(tables[name])) for name, question, answer in _ANSWERS if len(tables[name])]
 
 
 def _split_half(table: pd.DataFrame) -> str:
@@ -23,10 +23,23 @@ def _split_half(table: pd.DataFrame) -> str:
     return "; ".join(halves) + "."
 
 
-def _gate(table: pd.DataFrame) -> str:
-    lost = table.loc[~table["survives"], "fails"].str.split(", ").explode().value_counts()
-    why = f"; lost most often to {', '.join(lost.index[:3])}" if len(lost) else ""
-    return f"{int(table['survives'].sum())} of {len(table)} associations survive every technical variable{why}."
+def _technical(table: pd.DataFrame) -> str:
+    return _outcomes(table, "")
+
+
+def _personal(table: pd.DataFrame) -> str:
+    return _outcomes(table, "_personal")
+
+
+def _outcomes(table: pd.DataFrame, suffix: str) -> str:
+    outcome, because = table[f"outcome{suffix}"], table[f"because{suffix}"]
+    parts = [f"{int((outcome == 'survives').sum())} of {len(table)} associations survive"]
+    for name, words in (("explained away", "are explained away"), ("cannot tell", "cannot be told")):
+        own = because[outcome == name].str.split(", ").explode().value_counts()
+        named = ", ".join(_readable(v) for v in own.index[:3] if v)
+        n = int((outcome == name).sum())
+        parts.append(f"{n} {words}" + (f", most often by {named}" if named else ""))
+    return "; ".join(parts) + "."
 
 
 def _confounders(table: pd.DataFrame) -> str:
@@ -68,11 +81,12 @@ def _readable(name: str) -> str:
     return str(name).removesuffix("_mm").removesuffix("_years").replace("_", " ")
 
 
-_ANSWERS = {
-    "split_half": ("Do they hold on patients that did not choose K?", _split_half),
-    "gate": ("Could they be the scanner?", _gate),
-    "confounders": ("Do groups differ in anything else?", _confounders),
-    "predicted": ("Do the topics know the scanner?", _predicted),
-    "power": ("What could have been found?", _power),
-    "term_noise": ("What if the reports are read wrongly?", _term_noise),
-}
+_ANSWERS = (
+    ("gate", "Could they be the scanner?", _technical),
+    ("gate", "Could they be age or sex?", _personal),
+    ("split_half", "Do they hold on patients that did not choose K?", _split_half),
+    ("confounders", "Do groups differ in anything else?", _confounders),
+    ("predicted", "Do the topics know the scanner?", _predicted),
+    ("power", "What could have been found?", _power),
+    ("term_noise", "What if the reports are read wrongly?", _term_noise),
+)

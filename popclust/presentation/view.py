@@ -48,7 +48,7 @@ class StudyView:
     n_removed: int = 0
     """Directions of texture that are left out for it."""
     gate: pd.DataFrame | None = None
-    """Which significant associations no technical variable explains; None where that was not asked."""
+    """What becomes of significant associations within strata; None where that was not asked."""
 
     @property
     def n_groups(self) -> int:

@@ -144,7 +144,7 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=5,
+    version=6,
     title="test associations",
     sections=("associate",),
     reads=("cluster", "terms", "topics", "ingest", "normalize"),
