@@ -27,6 +27,7 @@ from popclust.evaluation.confounders import predictability
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population
 from popclust.evaluation.fisher import fisher_exact
 from popclust.evaluation.gate import SURVIVES, gate, stratify
+from popclust.evaluation.odds_ratios import odds_ratio_intervals
 from popclust.evaluation.permutation import null_criterion
 from popclust.evaluation.technical_effects import remove_technical_effects
 from popclust.settings import AssociateSettings
@@ -108,11 +109,23 @@ def exactness(n_tables: int, seed: int, n_processes: int) -> dict[str, float]:
     return {
         "max_relative_error": max(errors.values()),
         **errors,
+        **agreement(tables, ours.p_value),
         "n_tables": n_tables,
         "n_below_1e-300": int(np.sum(~held)),
         "scipy_ratio": scipy_seconds / seconds,
         "scipy_us_per_table": 1e6 * scipy_seconds / len(timed),
         "us_per_table": 1e6 * seconds / len(timed),
+    }
+
+
+def agreement(tables: np.ndarray, p_value: np.ndarray) -> dict[str, float]:
+    """Tables whose 95 % interval and test disagree on whether the odds ratio is 1."""
+    begin = time.perf_counter()
+    interval = odds_ratio_intervals(*tables.T)
+    holds_one = (interval.low <= 1.0) & (interval.high >= 1.0)
+    return {
+        "n_interval_disagrees_with_test": int(np.sum(holds_one != (p_value > 0.05))),
+        "interval_us_per_table": 1e6 * (time.perf_counter() - begin) / len(tables),
     }
 
 

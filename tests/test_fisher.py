@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.stats.contingency import odds_ratio
 
 from popclust.evaluation.fisher import critical_counts, fisher_exact, log_factorials
 from popclust.evaluation.odds_ratios import detectable_odds_ratios, odds_ratio_intervals
@@ -121,36 +120,67 @@ def test_no_significant_count_lies_inside_the_critical_bounds(table, level):
     assert np.sum((p > level) & ((low >= V) | (high <= V))) <= 2
 
 
-@settings(deadline=None, max_examples=60)
+def two_sided(table, odds):
+    """p of V in its noncentral hypergeometric distribution, by brute force; odds is (n,)."""
+    V, R, C, B = table
+    x = np.arange(max(0, R + C - B), min(R, C) + 1)
+    weight = stats.hypergeom.logpmf(x, B, C, R) + x * np.log(odds)[:, None]
+    weight = np.exp(weight - weight.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    observed = weight[:, x == V]
+    return (weight * (weight <= observed * (1 + 1e-9))).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    [
+        ((1, 1, 1, 1), 0.0131, 76.2492),
+        ((1, 9, 11, 3), 0.0013, 0.3567),
+        ((7, 12, 0, 5), 0.5171, np.inf),
+        ((12, 7, 5, 0), 0.0, 1.9338),
+        ((2, 31, 136, 15532), 1.2436, 28.3557),
+        ((4, 1, 20, 1), 0.005, 9.5943),
+    ],
+)
+def test_intervals_are_those_of_rs_exact2x2(cells, low, high):
+    """Printed by exact2x2(tsmethod = "minlike") to four digits; they stand in the tests of Julia's HypothesisTests."""
+    V, others, without, neither = (np.array([count]) for count in cells)
+    interval = odds_ratio_intervals(V, V + others, V + without, V + others + without + neither)
+    assert (interval.low[0], interval.high[0]) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+@settings(deadline=None, max_examples=150)
 @given(tables(largest=150))
-def test_interval_is_scipys_exact_conditional_one(table):
+def test_intervals_invert_the_test(table):
     V, R, C, B = table
     interval = odds_ratio_intervals(*(np.array([count]) for count in table))
-    if R in (0, B) or C in (0, B):
-        assert (interval.low[0], interval.high[0]) == (0.0, np.inf)
+    low, high = interval.low[0], interval.high[0]
+    if max(0, R + C - B) == min(R, C):
+        assert (low, high) == (0.0, np.inf)
         return
-    reference = odds_ratio([[V, R - V], [C - V, B - R - C + V]]).confidence_interval(0.95)
-    assert interval.low[0] == pytest.approx(reference.low, rel=1e-8)
-    assert interval.high[0] == pytest.approx(reference.high, rel=1e-8)
+    p = fisher_exact(V, R, C, B).p_value
+    assert (low <= 1.0 <= high) == (p > 0.05)
+    if low > 0:
+        below = low * (1 - np.concatenate([[1e-9], np.geomspace(1e-4, 0.95, 60)]))
+        assert np.all((two_sided(table, below) <= 0.05 + 1e-8) | (below < 1) & (low >= 1))  # a gap that holds 1
+        assert two_sided(table, np.array([low * (1 + 1e-9)]))[0] > 0.05 - 1e-8
+    if high < np.inf:
+        above = high / (1 - np.concatenate([[1e-9], np.geomspace(1e-4, 0.95, 60)]))
+        assert np.all((two_sided(table, above) <= 0.05 + 1e-8) | (above > 1) & (high <= 1))
+        assert two_sided(table, np.array([high / (1 + 1e-9)]))[0] > 0.05 - 1e-8
 
 
 @settings(deadline=None, max_examples=60)
 @given(tables(largest=8000))
-def test_interval_ends_are_where_a_tail_is_one_fortieth(table):
+def test_intervals_of_large_tables_end_where_the_test_does(table):
     V, R, C, B = table
     interval = odds_ratio_intervals(*(np.array([count]) for count in table))
-    x = np.arange(max(0, R + C - B), min(R, C) + 1)
-    log_weight = stats.hypergeom.logpmf(x, B, C, R)
-
-    def tail(end, inside):
-        weight = log_weight + x * log(end)
-        weight = np.exp(weight - weight.max())
-        return weight[inside].sum() / weight.sum()
-
-    if x[0] < V:
-        assert tail(interval.low[0], x >= V) == pytest.approx(0.025, rel=1e-6)
-    if x[-1] > V:
-        assert tail(interval.high[0], x <= V) == pytest.approx(0.025, rel=1e-6)
+    assert (interval.low[0] <= 1.0 <= interval.high[0]) == (fisher_exact(V, R, C, B).p_value > 0.05)
+    for end, outside, inside in ((interval.low[0], 1 - 1e-7, 1 + 1e-7), (interval.high[0], 1 + 1e-7, 1 - 1e-7)):
+        if 0 < end < np.inf:
+            p = two_sided(table, np.array([end * outside, end * inside]))
+            assert p[0] < 0.05 + 1e-6 or (end - 1) * (end * outside - 1) <= 0
+            assert p[1] > 0.05 - 1e-6
 
 
 @pytest.mark.parametrize(("R", "C", "B"), [(50, 100, 5886), (300, 60, 900), (100, 90, 200)])

@@ -22,7 +22,8 @@ Table = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _N_DECIMAL = 64
-_TIE = 1e-12  # tables whose log-probabilities differ by less are equally likely: rounding is some 1e-15
+TIE = 1e-12
+"""Tables whose log-probabilities differ by less are equally likely: rounding is some 1e-15."""
 _NEGLIGIBLE = 1e-16
 
 
@@ -161,8 +162,8 @@ def _log_probability(v: int, r: int, c: int, b: int, lf: Table) -> float:
 
 
 @njit(cache=True)
-def _log_ratio(x: int, v: int, r: int, c: int, b: int, lf: Table) -> float:
-    """Logarithm of P(x) / P(v)."""
+def log_ratio(x: int, v: int, r: int, c: int, b: int, lf: Table) -> float:
+    """Logarithm of P(x) / P(v) where groups and terms have nothing to do with each other (numba kernel)."""
     high, low = _add(lf[v, 0], lf[v, 1], -lf[x, 0], -lf[x, 1])
     high, low = _add(high, low, lf[r - v, 0], lf[r - v, 1])
     high, low = _add(high, low, -lf[r - x, 0], -lf[r - x, 1])
@@ -178,7 +179,7 @@ def _log_ratio(x: int, v: int, r: int, c: int, b: int, lf: Table) -> float:
 def _opposite(v: int, mode: int, r: int, c: int, b: int, lf: Table) -> int:
     """First x above the mode that is at most as likely as v below it; one past the support where there is none."""
     top = min(r, c)
-    if _log_ratio(top, v, r, c, b, lf) > _TIE:
+    if log_ratio(top, v, r, c, b, lf) > TIE:
         return top + 1
     below, above = mode, top  # P(below) > P(v) >= P(above)
     guess = min(top - 1, max(mode + 1, 2 * mode - v))
@@ -186,7 +187,7 @@ def _opposite(v: int, mode: int, r: int, c: int, b: int, lf: Table) -> int:
     while above - below > 1:
         if guess <= below or guess >= above:
             guess = (below + above) // 2
-        if _log_ratio(guess, v, r, c, b, lf) > _TIE:
+        if log_ratio(guess, v, r, c, b, lf) > TIE:
             below = guess
             guess += step
         else:
@@ -239,7 +240,7 @@ def fisher_log_p(v: int, r: int, c: int, b: int, lf: Table) -> float:
     if v > mode:  # exchange 'with' and 'without' the term: the observed table is then never above the mode
         v, c = r - v, b - c
         mode = ((r + 1) * (c + 1)) // (b + 2)
-    if v >= mode or _log_ratio(mode, v, r, c, b, lf) <= _TIE:  # the likeliest table, or one of two
+    if v >= mode or log_ratio(mode, v, r, c, b, lf) <= TIE:  # the likeliest table, or one of two
         return 0.0
     opposite = _opposite(v, mode, r, c, b, lf)
     log_probability = _log_probability(v, r, c, b, lf)
@@ -256,7 +257,7 @@ def fisher_log_p(v: int, r: int, c: int, b: int, lf: Table) -> float:
 def _log_outside(v: int, opposite: int, r: int, c: int, b: int, log_probability: float, lf: Table) -> float:
     relative = _relative_tail_down(v, r, c, b)
     if opposite <= min(r, c):
-        relative += np.exp(_log_ratio(opposite, v, r, c, b, lf)) * _relative_tail_up(opposite, r, c, b)
+        relative += np.exp(log_ratio(opposite, v, r, c, b, lf)) * _relative_tail_up(opposite, r, c, b)
     return min(0.0, log_probability + np.log(relative))
 
 

@@ -11,10 +11,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from popclust.evaluation.fisher import critical_counts, fisher_log_p, log_factorials
+from popclust.evaluation.fisher import TIE, critical_counts, fisher_log_p, log_factorials, log_ratio
 
 _NEGLIGIBLE = 1e-17
 _LOG_LARGEST = 300.0
+_FAR_BELOW = 1e-3
+_N_BACK = 3
+_ABOVE_ONE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class Intervals:
 def odds_ratio_intervals(
     V: NDArray[np.int64], R: NDArray[np.int64], C: NDArray[np.int64], B: NDArray[np.int64], level: float = 0.95
 ) -> Intervals:
-    """Exact conditional confidence interval of each table's odds ratio.
+    """Confidence interval of each table's odds ratio that agrees with Fisher's two-sided exact test.
 
-    The ends are the odds ratios at which V, or something more extreme, has probability (1 - level) / 2.
+    The odds ratios at which the two-sided test, which sums the probabilities of all tables at most as likely, has
+    p > 1 - level; from the smallest to the largest such. So 1 lies outside exactly where the p of `fisher_exact` is at
+    most 1 - level; where the set has a gap that holds 1, what lies beyond the gap is left out.
 
     Parameters
     ----------
@@ -48,10 +53,11 @@ def odds_ratio_intervals(
 
     References
     ----------
-    Cornfield J. A statistical problem arising from retrospective studies. Proc 3rd Berkeley Symp 1956.
+    Fay MP. Confidence intervals that match Fisher's exact or Blaker's exact tests. Biostatistics 2010.
     """
     tables, inverse = np.unique(np.stack([V, R, C, B], axis=1).astype(np.int64), axis=0, return_inverse=True)
-    low, high = _intervals(tables, np.log(0.5 * (1.0 - level)))
+    alpha = round(1.0 - level, 12)
+    low, high = _intervals(tables, alpha, log_factorials(int(tables[:, 3].max(initial=0))))
     return Intervals(low[inverse.ravel()], high[inverse.ravel()])
 
 
@@ -106,19 +112,127 @@ def _lower_end(v: int, r: int, c: int, b: int, log_level: float, start: float) -
     return at
 
 
+@njit(cache=True)
+def _two_sided(v: int, x: int, r: int, c: int, b: int, log_odds: float) -> float:
+    """P(X <= x or X >= v) at a log odds ratio, for x < v."""
+    odds = np.exp(log_odds)
+    term, inside, outside = 1.0, 0.0, 1.0
+    for y in range(v, max(0, r + c - b), -1):
+        term *= float(y) * float(b - r - c + y) / (float(r - y + 1) * float(c - y + 1)) / odds
+        if y - 1 > x:
+            inside += term
+        else:
+            outside += term
+            if term < _NEGLIGIBLE * outside:
+                break
+    outside += _up(v, r, c, b, log_odds)[0]
+    return outside / (inside + outside)
+
+
+@njit(cache=True)
+def _enters_at(x: int, v: int, r: int, c: int, b: int, lf: NDArray[np.float64]) -> float:
+    """Log odds ratio from which on x < v is at most as likely as v; the larger, the nearer x is to v."""
+    return (log_ratio(x, v, r, c, b, lf) - TIE) / (v - x)
+
+
+@njit(cache=True)
+def _last_as_unlikely(v: int, r: int, c: int, b: int, log_odds: float, lf: NDArray[np.float64]) -> int:
+    """Largest x < v that is at most as likely as v at a log odds ratio; one below the support where there is none."""
+    below, above = max(0, r + c - b) - 1, v
+    while above - below > 1:
+        middle = (below + above) // 2
+        if _enters_at(middle, v, r, c, b, lf) <= log_odds:
+            below = middle
+        else:
+            above = middle
+    return below
+
+
+@njit(cache=True)
+def _matching_low(v: int, r: int, c: int, b: int, alpha: float, lf: NDArray[np.float64]) -> float:
+    """Smallest log odds ratio at which the two-sided p of v is above alpha.
+
+    Between the odds ratios at which one more x below v becomes as unlikely as v, p is one minus the probability of what
+    lies between: it falls, then rises. So it passes alpha where such a stretch begins, or once on the way to its end.
+    """
+    cells = np.array([v, r - v, c - v, b - r - c + v]) + 0.5
+    centre = np.log(cells[0] * cells[3] / (cells[1] * cells[2]))
+    start = centre - 2.0 * np.sqrt(np.sum(1.0 / cells))
+    at = _lower_end(v, r, c, b, np.log(alpha * _FAR_BELOW), start)
+    if v * b <= r * c:
+        return _crossing(v, r, c, b, at, alpha, lf)
+    if np.exp(fisher_log_p(v, r, c, b, lf)) <= alpha:  # the odds ratio 1 is rejected: the end lies above it
+        return max(_ABOVE_ONE, _crossing(v, r, c, b, max(at, 0.0), alpha, lf))
+    return min(0.0, _crossing(v, r, c, b, at, alpha, lf))
+
+
+@njit(cache=True)
+def _crossing(v: int, r: int, c: int, b: int, at: float, alpha: float, lf: NDArray[np.float64]) -> float:
+    """The first log odds ratio from `at` on at which the two-sided p of v is above alpha."""
+    first = _last_as_unlikely(v, r, c, b, at, lf)
+    x = _first_stretch(v, first, r, c, b, at, alpha, lf)
+    left = at if x == first else _enters_at(x, v, r, c, b, lf)
+    if x == v - 1 or _two_sided(v, x, r, c, b, left) > alpha:
+        return left
+    right = _enters_at(x + 1, v, r, c, b, lf)
+    while right - left > 1e-13 * max(1.0, abs(right)):
+        middle = 0.5 * (left + right)
+        if middle <= left or middle >= right:
+            break
+        if _two_sided(v, x, r, c, b, middle) > alpha:
+            right = middle
+        else:
+            left = middle
+    return right
+
+
+@njit(cache=True)
+def _reaches(
+    x: int, v: int, first: int, r: int, c: int, b: int, start: float, alpha: float, lf: NDArray[np.float64]
+) -> bool:
+    """Whether p is above alpha somewhere in the stretch from where x is as unlikely as v to where x + 1 is."""
+    if x >= v - 1:
+        return True
+    left = start if x == first else _enters_at(x, v, r, c, b, lf)
+    return (
+        _two_sided(v, x, r, c, b, left) > alpha or _two_sided(v, x, r, c, b, _enters_at(x + 1, v, r, c, b, lf)) > alpha
+    )
+
+
+@njit(cache=True)
+def _first_stretch(
+    v: int, first: int, r: int, c: int, b: int, start: float, alpha: float, lf: NDArray[np.float64]
+) -> int:
+    """First x, from `first` on, whose stretch reaches alpha: by halving, for p rises towards v but for small steps."""
+    below, above = first - 1, v - 1
+    while above - below > 1:
+        middle = (below + above) // 2
+        if _reaches(middle, v, first, r, c, b, start, alpha, lf):
+            above = middle
+        else:
+            below = middle
+    for _ in range(_N_BACK):
+        for back in range(above - 1, max(first, above - _N_BACK) - 1, -1):
+            if _reaches(back, v, first, r, c, b, start, alpha, lf):
+                above = back
+                break
+        else:
+            break
+    return above
+
+
 @njit(cache=True, nogil=True)
-def _intervals(tables: NDArray[np.int64], log_level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _intervals(
+    tables: NDArray[np.int64], alpha: float, lf: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     low = np.zeros(len(tables))
     high = np.full(len(tables), np.inf)
     for i in range(len(tables)):
         v, r, c, b = tables[i]
-        cells = np.array([v, r - v, c - v, b - r - c + v]) + 0.5
-        centre = np.log(cells[0] * cells[3] / (cells[1] * cells[2]))
-        half_width = 2.0 * np.sqrt(np.sum(1.0 / cells))
         if v > max(0, r + c - b):
-            low[i] = np.exp(_lower_end(v, r, c, b, log_level, centre - half_width))
+            low[i] = np.exp(_matching_low(v, r, c, b, alpha, lf))
         if v < min(r, c):  # the same seen from the units without the term
-            high[i] = np.exp(-_lower_end(r - v, r, b - c, b, log_level, -centre - half_width))
+            high[i] = np.exp(-_matching_low(r - v, r, b - c, b, alpha, lf))
     return low, high
 
 
