@@ -110,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_scheduler(assign)
     _add_json(assign)
 
+    export = command("export", commands.export, "write the study in other programs' formats, into a new folder")
+    export.add_argument("study", metavar="STUDY", help="folder or URL")
+    export.add_argument("out", metavar="OUT", help="local folder that does not exist yet")
+    parts = ("tables", "anndata", "atlas", "masks", "transforms", "fields", "dicom")
+    export.add_argument("--only", action="append", default=[], choices=parts, help="one part; may be repeated")
+    export.add_argument("--dicom", action="store_true", help="also lungs as DICOM SEG and groups as SR")
+    export.add_argument("--volume", action="append", default=[], metavar="ID", help="one volume; may be repeated")
+    _add_json(export)
+
     explore = command("explore", commands.explore, "open the interactive explorer on loopback")
     explore.add_argument("study", metavar="STUDY")
     explore.add_argument("--port", type=int, default=5006, help="default: %(default)s")

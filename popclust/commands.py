@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress
 
 from popclust.dataflow.failure import DONE, QUARANTINED, plain_console, print_json
 from popclust.study import Study
@@ -204,6 +205,28 @@ def assign(arguments: argparse.Namespace, console: Console) -> int:
             for row in with_sources(result).itertuples():
                 _say(console, f"{row.volume_id}  {row.series_instance_uid}  {row.folder}")
     return QUARANTINED if result.n_quarantined else DONE
+
+
+def export(arguments: argparse.Namespace, console: Console) -> int:
+    """The study in other programs' formats."""
+    from popclust.presentation.export.folder import UNASKED, export
+
+    parts = {*(arguments.only or UNASKED), *(["dicom"] if arguments.dicom else [])}
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task("volumes", total=None)
+        made = export(
+            Study.open(arguments.study),
+            arguments.out,
+            parts,
+            arguments.volume,
+            lambda done, total: bars.update(bar, completed=done, total=total),
+        )
+    if arguments.json:
+        print_json(vars(made))
+    else:
+        size = f"{made.n_files} files, {made.n_bytes / 1e6:.1f} MB"
+        _say(console, f"{made.folder}: {', '.join(made.parts)}; {made.n_volumes} volumes, {size}")
+    return DONE
 
 
 def explore(arguments: argparse.Namespace, console: Console) -> int:

@@ -258,16 +258,27 @@ def _tops(imported: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in imported}
 
 
+EXPORT = "popclust.presentation.export."
+"""The room that alone imports the packages of the group `export`: without them all the rest works."""
+
+
 def test_what_is_imported_is_declared_and_the_other_way_round():
     with (ROOT / "pyproject.toml").open("rb") as file:
-        declared = tomllib.load(file)["project"]["dependencies"]
+        project = tomllib.load(file)["project"]
     modules = {
         **{"dask-ml": "dask_ml", "itk-elastix": "itk", "pillow": "PIL", "pyahocorasick": "ahocorasick"},
         **{"python-gdcm": "gdcm", "scikit-learn": "sklearn"},
     }
-    names = {re.split(r"[\[>=]", requirement)[0] for requirement in declared}
-    imported = set().union(*(_tops(_imported(tree)) for tree in MODULES.values()))
-    assert {modules.get(n, n) for n in names} == imported - {"popclust", "__future__"} - set(sys.stdlib_module_names)
+    groups = (project["dependencies"], project["optional-dependencies"]["export"])
+    declared, optional = ({modules.get(n, n) for n in _names(requirements)} for requirements in groups)
+    own = {"popclust", "__future__", *sys.stdlib_module_names}
+    imported = {m: _tops(_imported(tree)) - own for m, tree in MODULES.items()}
+    assert set().union(*imported.values()) == declared | optional
+    assert {m for m, found in imported.items() if found & optional and not m.startswith(EXPORT)} == set()
+
+
+def _names(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[\[>=]", requirement)[0] for requirement in requirements}
 
 
 def test_no_file_is_longer_than_a_person_reads_at_once():

@@ -5,10 +5,12 @@ The specification: https://ngff.openmicroscopy.org/0.5/
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from popclust import schema
@@ -54,6 +56,24 @@ def write_ome_zarr(store: Any, volume: Volume) -> None:
     array[...] = volume.voxels
 
 
+@dataclass(frozen=True)
+class StoredGrid:
+    """Where the voxels of a stored volume lie."""
+
+    shape: tuple[int, int, int]
+    """Voxels along z, y, x."""
+    spacing_mm: Vector
+    """Distance between voxel centres along z, y, x."""
+    origin_mm: Vector
+    """Position of the centre of voxel [0, 0, 0], zyx."""
+
+    @property
+    def corners_mm(self) -> NDArray[np.float64]:
+        """(2, 3) zyx centres of the first voxel and of the last."""
+        low = np.asarray(self.origin_mm)
+        return np.stack([low, low + np.asarray(self.spacing_mm) * (np.asarray(self.shape) - 1)])
+
+
 def read_ome_zarr(store: Any) -> Volume:
     """Read the volume at full resolution from an OME-Zarr 0.5 image with axes z, y, x in millimetres.
 
@@ -64,6 +84,19 @@ def read_ome_zarr(store: Any) -> Volume:
     FileNotFoundError
         If there is nothing.
     """
+    array, spacing, origin = _image(store)
+    return Volume(np.asarray(array[...]), spacing, origin)
+
+
+def read_ome_zarr_grid(store: Any) -> StoredGrid:
+    """Where the voxels lie that `read_ome_zarr` would read; raises as it does."""
+    array, spacing, origin = _image(store)
+    z, y, x = array.shape
+    return StoredGrid((z, y, x), spacing, origin)
+
+
+def _image(store: Any) -> tuple[zarr.Array, Vector, Vector]:
+    """The image at full resolution, its spacing and origin."""
     group = zarr.open_group(_opened(store), mode="r")
     ome: Any = group.attrs.get("ome")
     if not isinstance(ome, dict) or ome.get("version") != VERSION or not ome.get("multiscales"):
@@ -81,7 +114,7 @@ def read_ome_zarr(store: Any) -> Volume:
     array = group[dataset["path"]]
     if not isinstance(array, zarr.Array):
         raise ValueError("store: the image's first resolution is missing")
-    return Volume(np.asarray(array[...]), _vector(spacing), _vector(origin))
+    return array, _vector(spacing), _vector(origin)
 
 
 def _opened(store: Any) -> Any:
