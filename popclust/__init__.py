@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from popclust.dataflow.client import connect as connect
     from popclust.dataflow.pipeline import run as run
+    from popclust.dataflow.watch import watch as watch
     from popclust.evaluation.associations import associate as associate
     from popclust.evaluation.counting import ReportTerms as ReportTerms
     from popclust.features.haralick import sample_haralick as sample_haralick
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from popclust.population.topics import scale_counts as scale_counts
     from popclust.population.vocabulary import learn_vocabulary as learn_vocabulary
     from popclust.presentation.explorer import serve
+    from popclust.presentation.export.folder import export as export
+    from popclust.presentation.methods import methods as methods
+    from popclust.presentation.opened import OpenedStudy
     from popclust.reports.lexicon import load_lexicon as load_lexicon
     from popclust.reports.terms import find_mentions as find_mentions
     from popclust.settings import Settings as Settings
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     __version__: str
     create = Study.create
     explore = serve
-    open = Study.open
+    open = OpenedStudy.open
     read_volume = read_volume_file
 
 _PLACES = {
@@ -51,6 +55,7 @@ _PLACES = {
     "connect": "dataflow.client",
     "create": "study:Study.create",
     "descriptor_matrix": "population.clustering",
+    "export": "presentation.export.folder",
     "explore": "presentation.explorer:serve",
     "find_mentions": "reports.terms",
     "fit_topics": "population.topics",
@@ -58,9 +63,10 @@ _PLACES = {
     "group_volumes": "population.clustering",
     "learn_vocabulary": "population.vocabulary",
     "load_lexicon": "reports.lexicon",
+    "methods": "presentation.methods",
     "neighbours": "population.neighbours",
     "normalize_volume": "normalization.normalized",
-    "open": "study:Study.open",
+    "open": "presentation.opened:OpenedStudy.open",
     "read_ome_zarr": "imaging.ome_zarr",
     "read_volume": "imaging.files:read_volume_file",
     "run": "dataflow.pipeline",
@@ -68,6 +74,7 @@ _PLACES = {
     "sample_sift": "features.sift3d",
     "scale_counts": "population.topics",
     "segment_lungs": "imaging.lungs",
+    "watch": "dataflow.watch",
 }
 """Where each name comes from: the module, and the name there where it is another."""
 

@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command("status", commands.status, "how far the study is")
     status.add_argument("study", metavar="STUDY")
-    status.add_argument("--watch", action="store_true", help="keep showing it until the run ends")
+    status.add_argument(
+        "--watch", action="store_true", help="keep showing it until the run at work, or the next one, ends"
+    )
     _add_json(status)
 
     retry = command("retry", commands.retry, "take volumes out of quarantine; the next run tries them again")
@@ -118,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--dicom", action="store_true", help="also lungs as DICOM SEG and groups as SR")
     export.add_argument("--volume", action="append", default=[], metavar="ID", help="one volume; may be repeated")
     _add_json(export)
+
+    methods = command("methods", commands.methods, "the paragraph and tables that a paper needs, as Markdown")
+    methods.add_argument("study", metavar="STUDY")
+    _add_json(methods)
 
     explore = command("explore", commands.explore, "open the interactive explorer on loopback")
     explore.add_argument("study", metavar="STUDY")

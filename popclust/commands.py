@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -151,27 +152,39 @@ def forget(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def status(arguments: argparse.Namespace, console: Console) -> int:
-    """How far the study is."""
+    """How far the study is; watching ends with the run that is at work, or that starts later."""
     from popclust.dataflow.progress import as_table, snapshot
 
-    study = Study.open(arguments.study)
-    state = snapshot(study)
-    if arguments.watch and not arguments.json:
-        with Live(as_table(state), console=plain_console(stderr=False), auto_refresh=False) as live:
-            while state["state"] in ("running", "new"):
-                time.sleep(1)
-                state = snapshot(study)
-                live.update(as_table(state), refresh=True)
-        return DONE
-    while True:
+    study, out = Study.open(arguments.study), plain_console(stderr=False)
+    if not arguments.watch:
+        state = snapshot(study)
         if arguments.json:
             print_json(state)
         else:
-            plain_console(stderr=False).print(as_table(state))
-        if not (arguments.watch and state["state"] in ("running", "new")):
-            return DONE
+            out.print(as_table(state))
+        return DONE
+    if arguments.json:
+        for state in _watched(study):
+            print_json(state)
+        return DONE
+    with Live(console=out, auto_refresh=False) as live:
+        for state in _watched(study):
+            live.update(as_table(state), refresh=True)
+    return DONE
+
+
+def _watched(study: Study) -> Iterator[dict[str, Any]]:
+    """The study every second, until a run that is at work or starts later is over."""
+    from popclust.dataflow.progress import snapshot
+
+    before = snapshot(study)
+    yield before
+    state, is_begun = before, before["state"] == "running"
+    while not is_begun or state["state"] == "running":
         time.sleep(1)
         state = snapshot(study)
+        is_begun = is_begun or state["state"] == "running" or state["run_id"] != before["run_id"]
+        yield state
 
 
 def retry(arguments: argparse.Namespace, console: Console) -> int:
@@ -226,6 +239,18 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
     else:
         size = f"{made.n_files} files, {made.n_bytes / 1e6:.1f} MB"
         _say(console, f"{made.folder}: {', '.join(made.parts)}; {made.n_volumes} volumes, {size}")
+    return DONE
+
+
+def methods(arguments: argparse.Namespace, console: Console) -> int:
+    """Text for a paper."""
+    from popclust.presentation.methods import methods
+
+    found = methods(Study.open(arguments.study))
+    if arguments.json:
+        print_json(found.as_dict())
+    else:
+        print(found.as_markdown(), end="")
     return DONE
 
 

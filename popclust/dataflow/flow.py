@@ -67,6 +67,7 @@ class Flow:
             self._do_volumes(due)
         if self.has_population:
             self._do_population(stage, has_bar=not stage.is_per_volume)
+        self.progress.rest()
         self.state.handed_in.save()
 
     # -- what a stage may do (Work) ------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ class Flow:
             A task failed in a way nobody foresaw.
         """
         results = {}
-        for outcome in self._window(function, (Task(k, a) for k, a in calls.items())):
+        for outcome in self._steps(function, calls):
             if outcome.error == "worker_died":
                 raise SurroundingsError(
                     f"{self._stage.name}: {outcome.message}; give the workers more memory and run again"
@@ -139,8 +140,15 @@ class Flow:
 
     def outcomes(self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> list[Outcome]:
         """What came of each call, failures included, in the order of the calls."""
-        found = {outcome.key: outcome for outcome in self._window(function, (Task(*c) for c in calls.items()))}
+        found = {outcome.key: outcome for outcome in self._steps(function, calls)}
         return [found[key] for key in calls]
+
+    def _steps(self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]]) -> Iterator[Outcome]:
+        """Tasks within the part over the population, each a step of its bar."""
+        self.progress.expect(len(calls))
+        for outcome in self._window(function, (Task(*c) for c in calls.items())):
+            self.progress.step()
+            yield outcome
 
     @property
     def n_workers(self) -> int:

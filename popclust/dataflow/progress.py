@@ -15,6 +15,7 @@ from typing import Any
 import rich.progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from popclust.dataflow.lease import is_held
 from popclust.dataflow.quarantine import count_quarantined
@@ -44,6 +45,12 @@ class StageProgress:
     """Parts that went to quarantine."""
     seconds: float = 0.0
     """Wall time so far."""
+    n_steps: int = 0
+    """Tasks of the part over the population, as far as they are known."""
+    steps_done: int = 0
+    """Of these, the finished ones."""
+    moved_at: float = 0.0
+    """Wall time at which something was finished last."""
 
     @property
     def left(self) -> int:
@@ -51,10 +58,33 @@ class StageProgress:
         return self.total - self.reused - self.done - self.failed
 
     @property
+    def bar(self) -> tuple[int, int]:
+        """Done, and of how much: parts that this run has to make, or the tasks of the one part that it is making."""
+        if self.n_steps and self.total == 1 and self.left:
+            return self.steps_done, self.n_steps
+        return self.done + self.failed, self.total - self.reused
+
+    @property
     def seconds_left(self) -> float | None:
-        """Estimate from this run's own pace; None before the first part is done."""
-        finished = self.done + self.failed
-        return self.seconds / finished * self.left if finished else None
+        """Estimate from this run's own pace; None before something is finished."""
+        finished, of = self.bar
+        if not finished:
+            return None
+        since = self.seconds - self.moved_at
+        return max(0.0, self.moved_at / finished * (of - finished) - since)
+
+    @property
+    def percent(self) -> float:
+        """Share of the stage that is done, parts of earlier runs counted in."""
+        if not self.total:
+            return 100.0
+        own, of = self.bar
+        parts = self.reused + (self.total - self.reused) * (own / of if of else 0.0)
+        return 100.0 * parts / self.total
+
+    def move(self, seconds: float) -> None:
+        """Something was finished at this wall time."""
+        self.seconds = self.moved_at = seconds
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,9 +95,20 @@ class StageProgress:
             "reused": self.reused,
             "quarantined": self.failed,
             "left": self.left,
+            "steps": [self.steps_done, self.n_steps] if self.n_steps else None,
+            "percent": round(self.percent, 1),
             "seconds": round(self.seconds, 1),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
         }
+
+
+class _TimeLeft(rich.progress.ProgressColumn):
+    """What `status` says is left of the stage."""
+
+    max_refresh = 0.5
+
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(duration(task.fields["stage"].seconds_left) or "-:--", style="progress.remaining")
 
 
 @dataclass
@@ -90,12 +131,13 @@ class Progress:
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(compact=True),
+            _TimeLeft(),
         )
         self._bars = rich.progress.Progress(*columns, console=self.console)
         self._bars.start()
-        self._started = time.monotonic()
+        self._run_started = self._started = time.monotonic()
         self._bar: rich.progress.TaskID | None = None
+        self._at_work: StageProgress | None = None
         self._ended = threading.Event()
         self._write("running")
         self._heart = threading.Thread(target=self._beat, daemon=True, name="popclust-heartbeat")
@@ -111,10 +153,11 @@ class Progress:
     def start(self, name: str, total: int, reused: int) -> None:
         """A stage begins."""
         self._started = time.monotonic()
-        self.stages.append(StageProgress(name, total, reused))
+        stage = self._at_work = StageProgress(name, total, reused)
+        self.stages.append(stage)
         title = stage_named(name).title
         # The parts that were there already are no measure of the pace, so the bar counts only what is to do.
-        self._bar = self._bars.add_task(title, total=total - reused) if total > reused else None
+        self._bar = self._bars.add_task(title, total=total - reused, stage=stage) if total > reused else None
         if self._bar is None:
             self.line(f"{title:<24} nothing to do, {reused} done before")
 
@@ -126,9 +169,29 @@ class Progress:
             self.line(f"{outcome.key} kept out: {outcome.message}", "yellow")
         else:
             stage.done += 1
-        stage.seconds = time.monotonic() - self._started
+        stage.move(time.monotonic() - self._started)
+        self._draw(stage)
+
+    def expect(self, n_steps: int) -> None:
+        """So many tasks more belong to the part over the population that the stage is making."""
+        self.stages[-1].n_steps += n_steps
+        self._draw(self.stages[-1])
+
+    def step(self) -> None:
+        """One of them is finished."""
+        stage = self.stages[-1]
+        stage.steps_done += 1
+        stage.move(time.monotonic() - self._started)
+        self._draw(stage)
+
+    def rest(self) -> None:
+        """The stage is over; what comes until the next begins is not its time."""
+        self._at_work = None
+
+    def _draw(self, stage: StageProgress) -> None:
         if self._bar is not None:
-            self._bars.advance(self._bar)
+            done, total = stage.bar
+            self._bars.update(self._bar, completed=done, total=total)
 
     def line(self, text: str, style: str = "") -> None:
         """One line for a person, above the bars; it is never read as markup."""
@@ -147,8 +210,13 @@ class Progress:
             self._write(state)
 
     def _write(self, state: str) -> None:
+        now, at_work = time.monotonic(), self._at_work
+        if at_work is not None:
+            at_work.seconds = now - self._started
         stages = [s.as_dict() for s in list(self.stages)]
-        value = {"run_id": self.run_id, "state": state, "dashboard": self.dashboard, "stages": stages}
+        spent = round(now - self._run_started, 1)
+        names = {"run_id": self.run_id, "state": state, "dashboard": self.dashboard}
+        value = {**names, "seconds": spent, "stages": stages}
         self.study.write_json(value, *_ACTIVE)
 
 
@@ -160,32 +228,66 @@ def snapshot(study: Study) -> dict[str, Any]:
     dict
         ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
         ``quarantined`` (volumes kept out, in all) and ``stages``: for each, in order, ``stage``, ``total``, ``done``,
-        ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
+        ``reused``, ``quarantined``, ``left``, ``steps`` (done and known tasks of a part over the population, or None),
+        ``percent``, ``seconds``, ``seconds_left``. Over all stages: ``total``, ``done`` and ``left`` (parts, of the
+        stages that the run has come to), ``percent`` (every stage counts the same), ``seconds`` since the run began,
+        ``seconds_left`` of the stage at work.
     """
-    active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "stages": []}
+    active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "seconds": None, "stages": []}
     if active["state"] == "running" and not is_held(study):
         active["state"] = "killed"
     known = {s["stage"]: s for s in active["stages"]}
     stages = [known.get(name) or _untouched(study, name) for name in ORDER]
-    return {**{k: active[k] for k in _FIELDS}, "quarantined": count_quarantined(study), "stages": stages}
+    return {
+        **{k: active[k] for k in (*_FIELDS, "seconds")},
+        **{k: sum(s[k] for s in known.values()) for k in ("total", "done", "left")},
+        "percent": round(sum(float(s.get("percent") or 0) for s in stages) / len(stages), 1),
+        "seconds_left": active["stages"][-1]["seconds_left"] if active["state"] == "running" and known else None,
+        "quarantined": count_quarantined(study),
+        "stages": stages,
+    }
+
+
+def headline(state: dict[str, Any]) -> str:
+    """One line of a snapshot."""
+    said = {"killed": "no longer alive: its lease stands still; run again to go on"}.get(state["state"], state["state"])
+    spent = f", {duration(state['seconds'])} so far" if state["seconds"] is not None else ""
+    parts = f", {state['done']} of {state['total']} parts" if state["total"] else ""
+    kept_out = f"{state['quarantined']} volumes in quarantine"
+    return f"run {state['run_id'] or '-'}: {said}, {state['percent']:.0f} %{parts}{spent}, {kept_out}"
 
 
 def as_table(state: dict[str, Any]) -> Table:
     """A snapshot for the terminal or a notebook."""
-    table = Table(title=f"run {state['run_id'] or '-'}: {state['state']}, {state['quarantined']} volumes in quarantine")
-    for column in ("stage", "done", "quarantined", "left", "time left"):
+    table = Table(title=headline(state))
+    for column in ("stage", "done", "of", "%", "quarantined", "left", "elapsed", "time left"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in state["stages"]:
-        left = "" if stage["left"] is None else str(stage["left"])
-        table.add_row(
-            stage["stage"], str(stage["done"]), str(stage["quarantined"]), left, _duration(stage["seconds_left"])
-        )
+        table.add_row(*row_of(stage))
     return table
+
+
+def row_of(stage: dict[str, Any]) -> tuple[str, ...]:
+    """A stage of a snapshot as text: stage, done, of, %, quarantined, left, elapsed, time left."""
+    done, total, left = str(stage["done"]), stage["total"], stage["left"]
+    if stage.get("steps") and left:  # one part, in many tasks
+        done, total, left = str(stage["steps"][0]), stage["steps"][1], stage["steps"][1] - stage["steps"][0]
+    percent = stage.get("percent")
+    return (
+        stage["stage"],
+        done,
+        "" if total is None else str(total),
+        "" if percent is None else f"{percent:.0f}",
+        str(stage["quarantined"]),
+        "" if left is None else str(left),
+        duration(stage["seconds"]),
+        duration(stage["seconds_left"]),
+    )
 
 
 def _untouched(study: Study, name: str) -> dict[str, Any]:
     """A stage that the last run did not come to: what is there, nobody knows how many should be."""
-    fields = ("total", "left", "seconds", "seconds_left")
+    fields = ("total", "left", "steps", "percent", "seconds", "seconds_left")
     return {
         "stage": name,
         "done": study.n_done(name),
@@ -199,12 +301,15 @@ def _active(study: Study) -> dict[str, Any] | None:
     """What the last run wrote; None where that is missing, cut off or something else."""
     try:
         active = study.read_json(*_ACTIVE)
-        return {**{k: active[k] for k in _FIELDS}, "stages": [dict(s) for s in active["stages"] if s["stage"]]}
+        seconds = active.get("seconds")
+        stages = [dict(s) for s in active["stages"] if s["stage"]]
+        return {**{k: active[k] for k in _FIELDS}, "seconds": seconds, "stages": stages}
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

@@ -131,6 +131,11 @@ def _date(made: pydicom.Dataset, when: datetime) -> None:
         setattr(made, name, when.strftime("%Y%m%d"))
     for name in ("ContentTime", "InstanceCreationTime"):
         setattr(made, name, when.strftime("%H%M%S"))
+    for element in made.iterall():  # highdicom takes the clock and a random number
+        if element.keyword == "ContributionDateTime":
+            element.value = when.strftime("%Y%m%d%H%M%S")
+        elif element.keyword == "DimensionOrganizationUID":
+            element.value = _uid("dimensions", str(made.SOPInstanceUID))
 
 
 def _named_group(group: Mapping[str, Any]) -> CodedConcept:

@@ -10,7 +10,6 @@ from datetime import datetime
 from importlib.util import find_spec
 from os import cpu_count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from popclust.presentation.export.crate import README, Result, ended_at, write_c
 from popclust.presentation.export.guide import guide
 from popclust.presentation.export.images import write_atlas, write_nifti
 from popclust.presentation.export.tables import write_tables
+from popclust.presentation.run_cards import last_card
 from popclust.presentation.view import StudyView, read_view
 from popclust.study import Study, absolute
 
@@ -113,22 +113,6 @@ def export(
         shutil.rmtree(aside, ignore_errors=True)
     files = [p for p in folder.rglob("*") if p.is_file()]
     return Export(str(folder), wanted, len(chosen), len(files), sum(p.stat().st_size for p in files))
-
-
-def last_card(study: Study) -> dict[str, Any]:
-    """The run card of the last run that came to its end, of the last run where none did.
-
-    Raises
-    ------
-    InputError
-        There has been no run.
-    """
-    names = [n for n in storage.names(study.path("runs")) if n.endswith("Z.json")]  # by name, which is by time
-    cards = [study.read_json("runs", name) for name in names]
-    if not cards:
-        raise InputError(f"{study.url}: no run has left its card here; `popclust run {study.url}` makes one")
-    whole = [card for card in cards if card["state"] == "ended"]
-    return dict((whole or cards)[-1])
 
 
 def _known(parts: Collection[str]) -> list[str]:
