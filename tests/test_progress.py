@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from popclust import commands
 from popclust.dataflow import lease, progress
 from popclust.dataflow.lease import hold
-from popclust.dataflow.progress import Progress, snapshot
+from popclust.dataflow.progress import Progress, StageProgress, as_table, duration, headline, snapshot
 from popclust.dataflow.window import Outcome
 from popclust.study import Study
 
@@ -81,3 +83,92 @@ def test_lines_are_never_read_as_markup(study: Study):
     said = followed.console.file.getvalue()
     assert "set [atlas] volume\n" in said
     assert "v1 kept out: a [bold]message[/]\n" in said
+
+
+def test_the_bar_and_the_status_agree_on_the_time_left(study: Study):
+    with _progress(study) as followed:
+        followed.start("normalize", 12, 2)
+        followed.advance(Outcome("v1"))
+        stage, (task,) = followed.stages[-1], followed._bars.tasks
+        for seconds in (30.0, 47.0, 90.0):  # a part every 30 s, and the second is late
+            followed._started = progress.time.monotonic() - seconds
+            if seconds == 30.0:
+                stage.move(seconds)
+            followed._write("running")
+            (row,) = study.read_json(*_ACTIVE)["stages"]
+            shown = progress._TimeLeft().render(task).plain
+            assert shown == duration(row["seconds_left"]) == duration(270 - (seconds - 30))
+    assert (row["total"], row["done"], row["reused"], row["left"], row["percent"]) == (12, 3, 2, 9, 25.0)
+
+
+def test_a_part_over_the_population_moves_by_its_tasks(study: Study):
+    with _progress(study) as followed:
+        followed.start("atlas", 1, 0)
+        followed.expect(4)
+        followed.step()
+        followed._write("running")
+        (row,) = study.read_json(*_ACTIVE)["stages"]
+        assert (row["steps"], row["percent"], row["left"]) == ([1, 4], 25.0, 1)
+        assert (followed._bars.tasks[0].completed, followed._bars.tasks[0].total) == (1, 4)
+        assert row["seconds_left"] is not None
+        followed.expect(1)
+        for _ in range(4):
+            followed.step()
+        followed.advance(Outcome("population"))
+        assert (followed.stages[-1].bar, followed.stages[-1].percent) == ((1, 1), 100.0)
+
+
+def test_the_time_between_stages_is_no_stage_s(study: Study):
+    with _progress(study) as followed:
+        followed.start("topics", 1, 0)
+        followed.advance(Outcome("population"))
+        followed.rest()
+        spent = followed.stages[-1].seconds
+        followed._started -= 100
+        followed._write("running")
+        assert followed.stages[-1].seconds == spent
+
+
+def test_a_status_has_totals(study: Study):
+    with hold(study), _progress(study) as followed:
+        followed.start("ingest", 4, 4)
+        followed.start("duplicates", 4, 1)
+        followed.advance(Outcome("v1"))
+        followed._write("running")
+        state = snapshot(study)
+    assert (state["total"], state["done"], state["left"]) == (8, 6, 2)
+    assert state["percent"] == round(150 / len(state["stages"]), 1)
+    assert state["seconds"] >= 0 and state["seconds_left"] is not None
+    assert "6 of 8 parts" in headline(state)
+    console = Console(file=StringIO(), width=200)
+    console.print(as_table(state))
+    assert "50" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_watching_ends_with_the_run_that_starts_later(study: Study):
+    with _progress(study, "earlier"):
+        pass
+    states: list[str] = []
+    first, seen = threading.Event(), threading.Event()
+
+    def look() -> None:
+        for state in commands._watched(study):
+            states.append(state["state"])
+            first.set()
+            if state["state"] == "running":
+                seen.set()
+
+    watching = threading.Thread(target=look, daemon=True)
+    watching.start()
+    assert first.wait(20)
+    with hold(study), _progress(study, "later"):
+        assert seen.wait(20)
+    watching.join(20)
+    assert not watching.is_alive()
+    assert (states[0], states[-1]) == ("ended", "ended") and "running" in states
+
+
+@pytest.mark.parametrize("total", [0, 3])
+def test_a_stage_that_has_nothing_to_do_is_done(total: int):
+    assert StageProgress("cluster", total, total).percent == 100.0
+    assert StageProgress("cluster", total, total).seconds_left is None

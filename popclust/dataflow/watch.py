@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """A watcher looks this often."""
+_FIRST_LOOK_S = 0.5
 _CONNECT_S = 5
 _MAX_REASONS = 12
 
@@ -68,8 +69,9 @@ class Watch:
     def start(self) -> Watch:
         """Begin to look and to draw."""
         self._cell = _cell()
-        self._show()
         self._thread.start()
+        self._looked.wait(_FIRST_LOOK_S)  # most often it is there at once, and nothing has to flicker
+        self._show()
         return self
 
     def stop(self) -> None:
@@ -106,7 +108,7 @@ class Watch:
 
     def _follow(self) -> None:
         with ExitStack() as stack:
-            draw = stack.enter_context(_terminal()) if not self._views else None
+            draw = stack.enter_context(_terminal()) if self._cell is None else None
             workers = stack.enter_context(_Workers(self._scheduler)) if self._scheduler else None
             while not self._ended.is_set():
                 self.seen = self._look(workers)

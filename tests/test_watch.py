@@ -1,0 +1,162 @@
+"""Watching from a notebook: in place, beside other cells, through a kill and into the next run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pytest
+from distributed import LocalCluster
+from nbclient import NotebookClient
+
+import popclust
+from popclust.dataflow.progress import snapshot
+from popclust.dataflow.watch import Seen, as_html, as_text
+from popclust.errors import InputError
+from popclust.study import Study
+
+_PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study.create(str(tmp_path / "s"))
+
+
+@contextmanager
+def run_of(study: Study, run_id: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs the study, killed at the end."""
+    script = Path(__file__).with_name("run_process.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), study.url, run_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin and process.stdout
+    try:
+        assert process.stdout.readline() == "at work\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def test_watchers_follow_a_run_through_its_death_and_the_next(study: Study):
+    started = time.monotonic()
+    watchers = [popclust.watch(study, every_s=0.1), popclust.watch(study.url, every_s=0.1)]
+    assert time.monotonic() - started < 3
+    assert [w.state["state"] for w in watchers] == ["new", "new"]
+    with run_of(study, "first") as process:
+        for watcher in watchers:
+            until(lambda w=watcher: w.state["state"] == "running" and w.seen.failures)
+            row = next(s for s in watcher.state["stages"] if s["stage"] == "normalize")
+            assert (row["done"], row["quarantined"], row["left"]) == (1, 1, 8)
+            assert watcher.seen.failures == {("normalize", "flat", "no lung in <b>this</b> volume"): 1}
+        process.send_signal(signal.SIGKILL)
+        until(lambda: all(w.state["state"] == "killed" for w in watchers))
+        assert "no longer alive: its lease stands still" in repr(watchers[0])
+    with run_of(study, "second") as process:
+        until(lambda: all(w.state["run_id"] == "second" and w.state["state"] == "running" for w in watchers))
+        process.stdin.write("\n")
+        process.stdin.flush()
+        until(lambda: all(w.state["state"] == "ended" for w in watchers))
+    for watcher in watchers:
+        watcher.stop()
+        assert not watcher.is_watching
+    assert repr(watchers[0]).endswith("(stopped)>")
+
+
+def test_what_is_drawn_is_never_taken_for_markup():
+    reason = ("normalize", "flat", "<script>alert(1)</script>")
+    stage = {"stage": "<i>", "total": 4, "done": 2, "reused": 1, "quarantined": 0, "left": 2, "steps": None}
+    stage |= {"percent": 50.0, "seconds": 30.0, "seconds_left": 30.0}
+    state = {"state": "running", "run_id": "<b>", "dashboard": "", "seconds": 61.0, "seconds_left": 30.0, "total": 4}
+    state |= {"done": 2, "left": 2, "percent": 50.0, "quarantined": 1, "stages": [stage]}
+    worker = {"address": "tcp://127.0.0.1:1", "threads": 2, "tasks": 3, "memory": 2**30, "limit": 2**31}
+    seen = Seen(state, {reason: 7}, [worker])
+    html, text = as_html(seen), as_text(seen)
+    for tag in ("<script>", "<i>", "<b>"):
+        assert tag not in html
+    assert 'value="50.0"' in html and ">2</td>" in html  # two parts a minute: one of its own in 30 s
+    for said in ("7 kept out of normalize", "2 threads, 3 tasks, 1.0 of 2.0 GiB", "0:30 left of the stage at work"):
+        assert said in html and said in text
+
+
+def test_more_reasons_than_one_reads_are_counted(study: Study):
+    seen = Seen(snapshot(study), {("normalize", f"c{i}", "m"): 1 for i in range(20)}, [])
+    assert "and 8 more reasons" in as_text(seen)
+    assert "the scheduler does not answer" in as_text(seen)
+
+
+def test_workers_are_shown_where_a_scheduler_is_given(study: Study):
+    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        watcher = popclust.watch(study, cluster.scheduler_address, every_s=0.1)
+        until(lambda: bool(watcher.seen and watcher.seen.workers))
+        (worker,) = watcher.seen.workers
+        assert (worker["threads"], worker["tasks"]) == (2, 0)
+        assert worker["limit"] > 0
+        watcher.stop()
+    with pytest.raises(InputError, match="plain TCP beyond this machine"):
+        popclust.watch(study, "tcp://192.0.2.1:8786")
+
+
+def test_a_store_that_cannot_be_read_is_said_and_looked_at_again(study: Study, monkeypatch: pytest.MonkeyPatch):
+    watcher = popclust.watch(study, every_s=0.05)
+    watcher.state  # noqa: B018
+    with monkeypatch.context() as broken:
+        broken.setattr("popclust.dataflow.watch.snapshot", lambda study: 1 / 0)
+        until(lambda: "ZeroDivisionError" in watcher.seen.trouble)
+        assert "cannot be read now" in as_text(watcher.seen)
+    until(lambda: not watcher.seen.trouble)
+    watcher.stop()
+
+
+@pytest.mark.slow
+def test_in_a_notebook_cells_below_run_meanwhile_and_the_picture_moves(study: Study):
+    cells = [
+        f"import popclust, time\nwatched = popclust.watch({study.url!r}, every_s=0.1)",
+        "print('meanwhile', watched.state['state'])",
+        "while watched.state['state'] != 'running': time.sleep(0.1)\ntime.sleep(1)",
+        "while watched.state['state'] != 'killed': time.sleep(0.1)\ntime.sleep(1)",
+        "watched.stop()\nwatched",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+
+    async def execute() -> None:
+        client = NotebookClient(notebook, timeout=120, kernel_name="python3")
+        async with client.async_setup_kernel():
+            await client.async_execute_cell(notebook.cells[0], 0)
+            await client.async_execute_cell(notebook.cells[1], 1)
+            with run_of(study, "first") as process:
+                await client.async_execute_cell(notebook.cells[2], 2)
+                drawn.append(picture())
+                process.kill()
+                await client.async_execute_cell(notebook.cells[3], 3)
+                drawn.append(picture())
+            await client.async_execute_cell(notebook.cells[4], 4)
+
+    def picture() -> str:
+        (output,) = notebook.cells[0].outputs
+        return str(output["data"]["text/html"])
+
+    drawn: list[str] = []
+    asyncio.run(execute())
+    assert notebook.cells[1].outputs[0]["text"] == "meanwhile new\n"
+    assert 'data-state="running"' in drawn[0] and "run first: running" in drawn[0]
+    assert "&lt;b&gt;this&lt;/b&gt;" in drawn[0]
+    assert 'data-state="killed"' in drawn[1] and "no longer alive" in drawn[1]
+    assert 'data-state="killed"' in notebook.cells[4].outputs[0]["data"]["text/html"]
