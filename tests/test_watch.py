@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 import popclust
 from popclust.dataflow.progress import snapshot
-from popclust.dataflow.watch import Seen, as_html, as_text
+from popclust.dataflow.watch import Seen, Watch, as_html, as_text
 from popclust.errors import InputError
 from popclust.study import Study
 
@@ -55,6 +55,11 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def counts(watcher: Watch) -> tuple[int, ...]:
+    row = next(s for s in watcher.state["stages"] if s["stage"] == "normalize")
+    return row["done"], row["quarantined"], row["left"]
+
+
 def test_watchers_follow_a_run_through_its_death_and_the_next(study: Study):
     started = time.monotonic()
     watchers = [popclust.watch(study, every_s=0.1), popclust.watch(study.url, every_s=0.1)]
@@ -62,9 +67,8 @@ def test_watchers_follow_a_run_through_its_death_and_the_next(study: Study):
     assert [w.state["state"] for w in watchers] == ["new", "new"]
     with run_of(study, "first") as process:
         for watcher in watchers:
-            until(lambda w=watcher: w.state["state"] == "running" and w.seen.failures)
-            row = next(s for s in watcher.state["stages"] if s["stage"] == "normalize")
-            assert (row["done"], row["quarantined"], row["left"]) == (1, 1, 8)
+            until(lambda w=watcher: counts(w) == (1, 1, 8) and w.seen.failures)
+            assert watcher.state["state"] == "running"
             assert watcher.seen.failures == {("normalize", "flat", "no lung in <b>this</b> volume"): 1}
         process.send_signal(signal.SIGKILL)
         until(lambda: all(w.state["state"] == "killed" for w in watchers))

@@ -301,9 +301,8 @@ def _active(study: Study) -> dict[str, Any] | None:
     """What the last run wrote; None where that is missing, cut off or something else."""
     try:
         active = study.read_json(*_ACTIVE)
-        seconds = active.get("seconds")
         stages = [dict(s) for s in active["stages"] if s["stage"]]
-        return {**{k: active[k] for k in _FIELDS}, "seconds": seconds, "stages": stages}
+        return {**{k: active[k] for k in _FIELDS}, "seconds": active.get("seconds"), "stages": stages}
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 

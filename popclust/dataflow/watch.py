@@ -240,9 +240,9 @@ def _nothing() -> dict[str, Any]:
 
 def as_text(seen: Seen) -> str:
     """What was seen, as plain text."""
-    console = Console(width=110, record=True, file=StringIO(), color_system=None)
+    console = Console(width=110, file=StringIO(), color_system=None, force_jupyter=False)  # rich would show it itself
     console.print(Group(as_table(seen.state), *_lines(seen)), markup=False, highlight=False)
-    return console.export_text()
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def as_html(seen: Seen) -> str:
