@@ -138,14 +138,8 @@ def _tests(view: StudyView) -> dict[str, Any]:
         "p_value_selected": _round(row["p_value_selected"], 4),
     }
     if view.gate is not None and len(view.gate):
-        out["outcomes_within_strata"] = _counted(_outcomes(view.gate))
+        out["outcomes_within_strata"] = _counted(view.gate["outcome"])
     return out
-
-
-def _outcomes(gate: pd.DataFrame) -> pd.Series:
-    if "outcome" in gate.columns:
-        return gate["outcome"]
-    return gate["survives"].map({True: "survives", False: "does not survive"})
 
 
 def _counted(values: Any) -> dict[str, int]:
