@@ -59,6 +59,12 @@ class IngestSettings:
     """Include series whose kernel is not known (NIfTI files never tell it)."""
     min_lung_ml: Annotated[float, Meta(ge=0), Unit("ml")] = 500.0
     """Series that show less aerated lung than this are excluded as another body part."""
+    check_hu: bool = True
+    """Exclude series in which air, fat and soft tissue do not stand where they do in Hounsfield units."""
+    max_hu_shift: Annotated[float, Meta(gt=0), Unit("HU")] = 12.0
+    """Largest departure at 0 HU, told from fat and outside air, before a series counts as no HU."""
+    max_hu_slope_error: Annotated[float, Meta(gt=0, lt=1)] = 0.04
+    """Largest departure of the distance between air and fat from what it should be, as a share of it."""
     max_gap_mm: Millimetres = 0.1
     """Largest departure of a slice from the regular distance before a series counts as irregular."""
 

@@ -151,7 +151,7 @@ def _group(**macros: dict[str, object]) -> Dataset:
 
 
 KEY = bytes(range(32))
-ANYTHING = IngestSettings(max_slice_thickness_mm=99, min_slices=2, min_lung_ml=0, kernel_pattern=".")
+ANYTHING = IngestSettings(max_slice_thickness_mm=99, min_slices=2, min_lung_ml=0, kernel_pattern=".", check_hu=False)
 
 
 def numbered(shape: tuple[int, int, int]) -> NDArray[np.int16]:

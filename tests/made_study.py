@@ -184,6 +184,8 @@ def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.Dat
                 "slice_distance_mm": 1.0,
                 "noise_hu": float(rng.uniform(5, 40)),
                 "edge_mm": float(rng.uniform(0.8, 4.5)),
+                "hu_shift": float(rng.uniform(-9, 9)) if included else None,
+                "hu_slope": None,
                 "n_slices": 300,
                 "spacing_zyx_mm": list(SPACING_MM),
                 "age_years": float(rng.integers(30, 90)),

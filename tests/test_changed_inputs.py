@@ -24,7 +24,7 @@ from popclust.parts import WHOLE
 from popclust.settings import ComputeSettings
 from popclust.study import Study
 
-FILES = {"accept_missing_kernel": True, "min_lung_ml": 0.0, "min_slices": 2}
+FILES = {"accept_missing_kernel": True, "min_lung_ml": 0.0, "min_slices": 2, "check_hu": False}
 
 
 def _nifti(path: Path, value: int) -> None:

@@ -17,7 +17,9 @@ from popclust.settings import IngestSettings
 # ITK's SWIG modules warn when they are imported, and crash if the warning is an error.
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
 
-ANYTHING = IngestSettings(max_slice_thickness_mm=99, min_slices=2, min_lung_ml=0, accept_missing_kernel=True)
+ANYTHING = IngestSettings(
+    max_slice_thickness_mm=99, min_slices=2, min_lung_ml=0, accept_missing_kernel=True, check_hu=False
+)
 
 
 def write(values: NDArray, path: Path, direction: NDArray | None = None) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
 from popclust.imaging.acquisition import measure_acquisition
+from popclust.imaging.calibration import measure_calibration
 from popclust.imaging.dicom import SeriesDescription, describe_dicom, read_stack
 from popclust.imaging.files import read_file_header, read_file_voxels
 from popclust.imaging.geometry import Grid, align, aligned_spacing_mm, grid_of_stack
@@ -82,12 +83,21 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
         content_hash=content_hash(volume.voxels),
         lung_ml=round(lung_volume_ml(segment_lungs(volume, spacing_mm=3.0)), 1),
     )
+    record = _calibrated(record, volume, settings)
     reasons = reasons_for_exclusion(record, settings)
     if not reasons:
         found = measure_acquisition(volume)
         record = replace(record, noise_hu=_rounded(found.noise_hu), edge_mm=_rounded(found.edge_mm))
     record = replace(record, included=not reasons, reasons=reasons)
     return IngestedSeries(record, volume if record.included else None)
+
+
+def _calibrated(record: SeriesRecord, volume: Volume, settings: IngestSettings) -> SeriesRecord:
+    """With what the voxels tell of their own scale, and the problem if it is not that of HU."""
+    found = measure_calibration(volume)
+    is_hu = found.is_hu(settings.max_hu_shift, settings.max_hu_slope_error) or not settings.check_hu
+    problems = record.problems if is_hu or "not_hu" in record.problems else (*record.problems, "not_hu")
+    return replace(record, hu_shift=_rounded(found.shift_hu), hu_slope=_rounded(found.slope), problems=problems)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ REASONS: dict[str, str] = {
     "unreadable_header": "The header cannot be read.",
     "unreadable_pixels": "At least one image cannot be decoded.",
     "not_ct": "The series is not a CT.",
-    "not_hu": "The voxels are not Hounsfield units (a map of iodine, of atomic number, ...).",
+    "not_hu": "The voxels are not Hounsfield units: a map of iodine or the like, or air and fat do not stand where they should.",
     "localizer": "The series is a scout view.",
     "not_3d": "The file holds no single three-dimensional volume.",
     "position_unknown": "The headers do not tell where the slices lie.",
@@ -86,6 +86,10 @@ class SeriesRecord:
     """Noise in soft tissue, None if it was not measured."""
     edge_mm: float | None = None
     """Width of the skin's edge, None if it was not measured."""
+    hu_shift: float | None = None
+    """By how much the voxels differ from HU at 0 HU, None if it was not measured."""
+    hu_slope: float | None = None
+    """What one HU is in the voxels, None if it was not measured."""
     n_set_aside: int = 0
     """Images of the series that are not part of the stack."""
     problems: tuple[str, ...] = ()
