@@ -65,11 +65,13 @@ class Calibration:
 
     def is_hu(self, max_shift_hu: float, max_slope_error: float) -> bool:
         """Whether nothing in the picture speaks against Hounsfield units."""
-        if self.is_cut or not self.has_soft_tissue:
+        if self.is_cut or not self.has_soft_tissue or (self.air_hu is None and self.fat_hu is None):
             return False
-        if self.shift_hu is not None and abs(self.shift_hu) > max_shift_hu:
+        if self.fat_hu is not None and self.shift_hu is not None and abs(self.shift_hu) > max_shift_hu:
             return False
-        if self.slope is not None and abs(self.slope - 1) > max_slope_error:
+        error = 0.0 if self.slope is None else self.slope - 1
+        # What is emptiest in the body lies low by its noise, and is no room: it may stand too high, but not too low.
+        if error < -max_slope_error or (self.air_is_outside and error > max_slope_error):
             return False
         is_off = self.air_hu is not None and abs(self.air_hu - AIR_HU) > max(MAX_AIR_SHIFT_HU, max_shift_hu)
         return not (self.air_is_outside and is_off)
@@ -124,7 +126,9 @@ def measure_calibration(volume: Volume) -> Calibration:
 
 
 def _picture(volume: Volume) -> _Picture:
-    factors = [max(1, min(n, round(mm / s))) for n, s, mm in zip(volume.shape, volume.spacing_mm, BLOCK_MM, strict=True)]
+    factors = [
+        max(1, min(n, round(mm / s))) for n, s, mm in zip(volume.shape, volume.spacing_mm, BLOCK_MM, strict=True)
+    ]
     coarse = _averaged(volume.voxels, factors)
     spacing = [f * s for f, s in zip(factors, volume.spacing_mm, strict=True)]
     sigma = [SMOOTHING_MM / s if s < 2 * SMOOTHING_MM else 0.0 for s in spacing]
@@ -189,9 +193,13 @@ def _air(picture: _Picture) -> tuple[float | None, bool]:
     empty = picture.smooth[picture.is_even & ~picture.is_near_lowest & (picture.smooth < -600.0)]
     peaks = [p for p in _peaks(empty, (-1100.0, -600.0)) if p.n_near * picture.voxel_ml >= MIN_AIR_ML]
     if peaks and not picture.is_cropped:
-        around = picture.is_around & picture.is_even & (np.abs(picture.smooth - peaks[0].hu) < 12.0)
-        if float(np.count_nonzero(around)) * picture.voxel_ml >= FREE_AIR_ML:
+        around = picture.is_around & picture.is_even
+        n_free = np.count_nonzero(around & (np.abs(picture.smooth - peaks[0].hu) < 12.0))
+        n_lowest = np.count_nonzero(around & picture.is_lowest)
+        if n_free * picture.voxel_ml >= FREE_AIR_ML and n_free > n_lowest:
             return peaks[0].hu, True
+        if n_lowest * picture.voxel_ml >= FREE_AIR_ML:  # an export took the room away
+            return None, False
     n_emptiest = round(EMPTIEST_ML / picture.voxel_ml)
     if empty.size < 2 * n_emptiest:
         return None, False

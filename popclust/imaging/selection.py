@@ -18,7 +18,7 @@ REASONS: dict[str, str] = {
     "unreadable_header": "The header cannot be read.",
     "unreadable_pixels": "At least one image cannot be decoded.",
     "not_ct": "The series is not a CT.",
-    "not_hu": "The voxels are not Hounsfield units: a map of iodine or the like, or air and fat do not stand where they should.",
+    "not_hu": "The voxels are not Hounsfield units: a map of iodine, or air and fat do not stand where they do in HU.",
     "localizer": "The series is a scout view.",
     "not_3d": "The file holds no single three-dimensional volume.",
     "position_unknown": "The headers do not tell where the slices lie.",
