@@ -150,6 +150,8 @@ def test_orientation_and_probability_have_their_reasons():
     assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1, True), 4.0), 0.0, LIMITS) == ["mirrored"]
     assert reject_reasons(GOOD, Evidence(Orientation("mirrored", 0.1, False), 4.0), 0.0, LIMITS) == []
     assert reject_reasons(GOOD, Evidence(UNCHECKED, 0.0), 0.9, LIMITS) == ["likely_failed"]
+    half = dataclasses.replace(GOOD, side_balance=0.1)
+    assert reject_reasons(half, Evidence(Orientation("mirrored", 0.1, True)), 0.0, LIMITS) == ["one_sided"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -234,15 +234,18 @@ def reject_reasons(
     measures: Measures, evidence: Evidence, failure_probability: float, settings: NormalizeSettings
 ) -> list[str]:
     """Codes of why a volume is not accepted; none if it is."""
+    is_one_sided = measures.side_balance < MIN_SIDE_BALANCE
+    way_round = evidence.orientation
+    # of one side alone nobody can tell whether it is mirrored: the heart lies where the field of view ends
+    can_tell = way_round.body_agrees and not (way_round.best == "mirrored" and is_one_sided)
     limits = {
         "low_ncc": measures.ncc < settings.min_ncc,
         "low_lung_dice": measures.lung_dice < settings.min_lung_dice,
         "lung_outside": measures.lung_inside < settings.min_lung_inside,
         "low_coverage": measures.coverage < settings.min_coverage,
-        "one_sided": measures.side_balance < MIN_SIDE_BALANCE,
+        "one_sided": is_one_sided,
         "folding": measures.folding > settings.max_folding,
-        evidence.orientation.best: evidence.orientation.body_agrees
-        and evidence.orientation.advantage > settings.max_flip_advantage,
+        way_round.best: can_tell and way_round.advantage > settings.max_flip_advantage,
         "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
         "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY
         or (measures.anisotropy > MAX_ANISOTROPY_IN_DOUBT and abs(measures.edge_stretch) > MAX_EDGE_STRETCH),
