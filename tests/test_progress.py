@@ -12,6 +12,7 @@ from rich.console import Console
 
 from popclust import commands
 from popclust.dataflow import lease, progress
+from popclust.dataflow.flow import Flow
 from popclust.dataflow.lease import hold
 from popclust.dataflow.progress import Progress, StageProgress, as_table, duration, headline, snapshot
 from popclust.dataflow.window import Outcome
@@ -172,3 +173,11 @@ def test_watching_ends_with_the_run_that_starts_later(study: Study):
 def test_a_stage_that_has_nothing_to_do_is_done(total: int):
     assert StageProgress("cluster", total, total).percent == 100.0
     assert StageProgress("cluster", total, total).seconds_left is None
+
+
+def test_a_run_counts_the_tasks_of_its_parts_over_the_population(finished: Flow):
+    rows = {s["stage"]: s for s in finished.run_card["stages"]}
+    assert {rows[name]["percent"] for name in rows} == {100.0}
+    for name in ("atlas", "vocabulary", "topics", "cluster", "associate"):
+        done, total = rows[name]["steps"]
+        assert done == total >= 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import browser
 from distributed import LocalCluster
 from nbclient import NotebookClient
 
@@ -164,3 +167,56 @@ def test_in_a_notebook_cells_below_run_meanwhile_and_the_picture_moves(study: St
     assert "&lt;b&gt;this&lt;/b&gt;" in drawn[0]
     assert 'data-state="killed"' in drawn[1] and "no longer alive" in drawn[1]
     assert 'data-state="killed"' in notebook.cells[4].outputs[0]["data"]["text/html"]
+
+
+@contextmanager
+def jupyterlab(folder: Path) -> Iterator[str]:
+    """A server on loopback, without a token, that knows nothing of its user's settings; its address."""
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--expose-app-in-browser"]
+    options += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
+    places = {name: str(folder / ".jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    surroundings = {**os.environ, **{f"JUPYTER_{name}_DIR": place for name, place in places.items()}}
+    with subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options],
+        env={**surroundings, "IPYTHONDIR": str(folder / ".ipython")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            runtime = Path(places["RUNTIME"])
+            until(lambda: any(f.read_text().strip() for f in runtime.glob("jpserver-*.json")))
+            yield json.loads(next(runtime.glob("jpserver-*.json")).read_text())["url"]
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.mark.slow
+def test_in_jupyterlab_the_picture_moves_while_a_cell_below_draws(study: Study, tmp_path: Path):
+    cells = [f"import popclust\nwatched = popclust.watch({study.url!r}, every_s=0.2)", "print('six times', 'seven')"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "watching.ipynb")
+    panel = "[...(window.jupyterapp?.shell?.widgets('main') ?? [])].find(w => w.title.label === 'watching.ipynb')"
+    drawn = "document.querySelector('.popclust-watch')?.innerText ?? ''"
+    with jupyterlab(folder) as address, browser(1400, 1000) as page:
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window has the focus here
+        page.goto(f"{address}lab/tree/watching.ipynb")
+        page.wait_for(f"!!({panel})?.sessionContext?.session?.kernel", 120)
+        page.evaluate(f"jupyterapp.shell.activateById(({panel}).id)")
+        page.wait_for(f"jupyterapp.shell.currentWidget === ({panel})", 60)
+        page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for(f"({drawn}).includes('run -: new')", 120)
+        page.wait_for("document.body.innerText.includes('six times seven')", 60)
+        with run_of(study, "first") as process:
+            page.wait_for(f"({drawn}).includes('run first: running') && ({drawn}).includes('1 kept out of normalize')")
+            assert page.evaluate("document.querySelectorAll('.popclust-watch progress').length") == 1
+            process.kill()
+            page.wait_for(f"({drawn}).includes('no longer alive')")
+        with run_of(study, "second"):
+            page.wait_for(f"({drawn}).includes('run second: running')")
+        assert page.evaluate("document.querySelectorAll('.popclust-watch').length") == 1
+        if place := os.environ.get("POPCLUST_TEST_PICTURES"):
+            page.screenshot(Path(place) / "watch.png")
