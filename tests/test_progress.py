@@ -119,6 +119,17 @@ def test_a_part_over_the_population_moves_by_its_tasks(study: Study):
         assert (followed.stages[-1].bar, followed.stages[-1].percent) == ((1, 1), 100.0)
 
 
+def test_what_prepares_a_stage_is_no_step_of_the_one_before(study: Study):
+    with _progress(study) as followed:
+        followed.expect(3)  # the sources are looked at before the first stage begins
+        followed.step()
+        followed.start("ingest", 1, 0)
+        followed.rest()
+        followed.expect(2)
+        followed.step()
+        assert (followed.stages[-1].n_steps, followed.stages[-1].steps_done) == (0, 0)
+
+
 def test_the_time_between_stages_is_no_stage_s(study: Study):
     with _progress(study) as followed:
         followed.start("topics", 1, 0)

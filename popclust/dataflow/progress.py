@@ -174,15 +174,17 @@ class Progress:
 
     def expect(self, n_steps: int) -> None:
         """So many tasks more belong to the part over the population that the stage is making."""
-        self.stages[-1].n_steps += n_steps
-        self._draw(self.stages[-1])
+        if self._at_work is not None:  # what prepares a stage runs before it begins
+            self._at_work.n_steps += n_steps
+            self._draw(self._at_work)
 
     def step(self) -> None:
         """One of them is finished."""
-        stage = self.stages[-1]
-        stage.steps_done += 1
-        stage.move(time.monotonic() - self._started)
-        self._draw(stage)
+        stage = self._at_work
+        if stage is not None:
+            stage.steps_done += 1
+            stage.move(time.monotonic() - self._started)
+            self._draw(stage)
 
     def rest(self) -> None:
         """The stage is over; what comes until the next begins is not its time."""
