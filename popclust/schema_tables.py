@@ -36,6 +36,7 @@ TABLES = {
         contrast           boolean       -      contrast agent given; may be missing
         noise_hu           float64       HU     noise in soft tissue, measured; missing where too little is seen
         edge_mm            float64       mm     width of the skin's edge, measured; the smaller the sharper
+        sharpness          float64       -      noise and edges together, above 0 for sharp kernels
         hu_shift           float64       HU     departure from HU at 0 HU, by where fat and outside air stand
         hu_slope           float64       -      what one HU is, by the same; missing where either is not seen
         included           bool          -      taken into the population

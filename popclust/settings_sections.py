@@ -50,13 +50,16 @@ class IngestSettings:
     min_slices: Count = 101
     """Series with fewer slices are excluded (the paper's rule: more than 100)."""
     kernel_pattern: Annotated[str, REGULAR_EXPRESSION] = (
-        r"(?i)^([BIU][6-9]\d[a-z]*|[BIQ][rvf](5[6-9]|[6-9]\d)[a-z]*|[BIQ]l[5-9]\d[a-z]*|FC[58]\d|Y[B-E]|[DEL]"
-        r"|((HD|FIRST|AICE)[ _]?)?(LUNG|BONE( ?PLUS)?|EDGE|ULTRA)|[BL]_V?SHARP\w*)([ /].*)?$"
+        r"(?i)^([BIU][6-9]\d[a-z]*|[BIQ][rvf](5[6-9]|[6-9]\d)[a-z]*|[BIQ]l[5-9]\d[a-z]*|FC[58]\d|Y[A-E]|E[A-C]|[DEL]"
+        r"|LUNG[ _]?[A-E]|((HD|FIRST|AICE)[ _]?)?(LUNG|BONE( ?PLUS)?|EDGE|ULTRA)|[BL]_V?SHARP\w*)([ /].*)?$"
     )
     """Sharp reconstruction kernels, as a regular expression: the paper's (Siemens B60, B70, B80, I70, I80 ...) and
-    their like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YB to YE, D, E, L; GE LUNG, BONE, EDGE ..."""
+    their like: Br56 and above, Bl50 and above; Canon FC5x, FC8x; Philips YA to YE, EA, D, E, L; GE LUNG, BONE ..."""
+    kernel_rule: Literal["measured", "name"] = "measured"
+    """'name' (the paper's): sharp is what kernel_pattern says; 'measured': where neither it nor a list of soft kernels
+    knows the name, the voxels tell."""
     accept_missing_kernel: bool = False
-    """Include series whose kernel is not known (NIfTI files never tell it)."""
+    """Include series whose kernel is not known (NIfTI files never tell it), without measuring."""
     min_lung_ml: Annotated[float, Meta(ge=0), Unit("ml")] = 500.0
     """Series that show less aerated lung than this are excluded as another body part."""
     check_hu: bool = True

@@ -186,6 +186,7 @@ def _cohort(rng: np.random.Generator, ids: list[str], n_excluded: int) -> pd.Dat
                 "edge_mm": float(rng.uniform(0.8, 4.5)),
                 "hu_shift": float(rng.uniform(-9, 9)) if included else None,
                 "hu_slope": None,
+                "sharpness": float(rng.uniform(0, 1)) if included else None,
                 "n_slices": 300,
                 "spacing_zyx_mm": list(SPACING_MM),
                 "age_years": float(rng.integers(30, 90)),

@@ -12,6 +12,8 @@ from scipy import ndimage
 from popclust.imaging.acquisition import Acquisition, measure_acquisition
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
+from popclust.simulation.canvas import Grid
+from popclust.simulation.scanner import SCANNERS, reconstruct
 
 WIDTH_OF_SPREAD = np.sqrt(2 * np.pi)
 """Width of an edge by a point spread of standard deviation 1."""
@@ -54,9 +56,25 @@ def test_a_soft_and_a_sharp_kernel_of_one_acquisition(data_path: Callable[[str],
     assert sharp.edge_mm < 0.9 * soft.edge_mm
 
 
+def test_the_sharp_kernel_is_taken_without_its_name(data_path: Callable[[str], Path]):
+    for kernel, is_sharp in (("B40f", False), ("B70f", True)):
+        volume = read_volume_file(data_path(f"ct/lungdx_a0002_{kernel}.nii.gz"))
+        assert (measure_acquisition(volume).sharpness(volume.spacing_mm[2]) > 0) is is_sharp
+
+
+def test_kernels_made_on_real_ct_are_on_the_right_side(data_path: Callable[[str], Path]):
+    volume = read_volume_file(data_path("ct/lungdx_a0002_B40f.nii.gz"))
+    grid = Grid(volume.shape, volume.spacing_mm, (0.0, 0.0, 0.0))
+    for kernel in (*SCANNERS[0].sharp, *SCANNERS[0].soft):
+        hu = reconstruct(volume.voxels.astype(np.float32), grid, kernel, 28.0, 0.1, np.random.default_rng(1))
+        found = measure_acquisition(volume.with_values(np.rint(hu).clip(-1024, 3071).astype(np.int16)))
+        assert (found.sharpness(volume.spacing_mm[2]) > 0) is (kernel in SCANNERS[0].sharp)
+
+
 @pytest.mark.parametrize("value", [-1000, -800, 40])
 def test_where_nothing_is_seen_nothing_is_said(value: int):
     constant = Volume(np.full((30, 64, 64), value, np.int16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     found = measure_acquisition(constant)
     assert found.edge_mm is None
+    assert found.sharpness(1.0) is None
     assert found == Acquisition(0.5 if value == 40 else None, None)

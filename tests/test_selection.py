@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from popclust.errors import InputError
+from popclust.imaging.kernels import explain_kernel
 from popclust.imaging.selection import REASONS, SeriesRecord, is_sharp, mark_duplicates, reasons_for_exclusion
 from popclust.settings import IngestSettings
 
@@ -64,7 +65,7 @@ SHARP = """
 B60|B60f|B60s|B70f|B70s|B75f|B80f|B80s|I70|I70f|I80s|U70u|U90s|B70f ASA
 Br56|Br59d|Br64f|Br68|Br76u|Bf64|Qr59|Qr69|Bl50|Bl56f|Bl57d|Bl57f|Bl57d/3|Bl60|Bl64
 FC50|FC51|FC52|FC56|FC80|FC81|FC86|AICE LUNG
-YB|YC|YD|YE|D|E|L
+YA|YB|YC|YD|YE|EA|D|E|L|LungB
 LUNG|Lung|BONE|BONEPLUS|BONE PLUS|EDGE|ULTRA|HD LUNG|LUNG/AR40
 B_SHARP_C|B_VSHARP_C|L_SHARP_A
 """
@@ -72,7 +73,7 @@ SOFT = """
 B10f|B20f|B30f|B31f|B35f|B40f|B45f|B50f|I26f|I31f|I40f|I50f|H31s|T20f
 Br32d|Br36|Br38f|Br40d|Br44f|Br49|Bv40|Qr40d
 FC01|FC08|FC10|FC13|FC18|FC21|FC30|BODY
-A|B|C|UB|YA
+A|B|C|UB|SA
 STANDARD|SOFT|STND|DETAIL|CHST|HD STANDARD|STANDARD/AR40|SOFT TISSUE
 B_SOFT_B|BLADE|DEFAULT|LARGE|60
 """
@@ -86,6 +87,42 @@ def test_sharp_kernels(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", SOFT.replace("\n", "|").strip("|").split("|"))
 def test_soft_kernels(kernel: str) -> None:
     assert not is_sharp(kernel, PAPER.kernel_pattern)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rule", "sharpness", "lung_ml", "reasons"),
+    [
+        ("B50f", "measured", None, None, ()),  # the voxels are to be read
+        ("B50f", "measured", 0.4, 4000.0, ()),
+        ("B50f", "measured", -0.4, 4000.0, ("kernel_not_sharp",)),
+        ("B50f", "measured", None, 4000.0, ("kernel_unknown",)),
+        ("B50f", "name", 0.4, 4000.0, ("kernel_not_sharp",)),
+        (None, "measured", 0.4, 4000.0, ()),
+        (None, "measured", -0.4, 4000.0, ("kernel_not_sharp",)),
+        (None, "name", 0.4, 4000.0, ("kernel_unknown",)),
+        ("B70f", "measured", -0.4, 4000.0, ()),  # what the paper's rule takes is taken
+        ("B30f", "measured", 0.4, 4000.0, ("kernel_not_sharp",)),
+    ],
+)
+def test_what_names_leave_open_is_measured(kernel, rule, sharpness, lung_ml, reasons) -> None:
+    record = replace(ELIGIBLE, kernel=kernel, sharpness=sharpness, lung_ml=lung_ml)
+    assert reasons_for_exclusion(record, replace(PAPER, kernel_rule=rule)) == reasons
+
+
+@pytest.mark.parametrize("kernel", SHARP.replace("\n", "|").strip("|").split("|"))
+def test_the_pattern_and_the_list_agree(kernel: str) -> None:
+    assert explain_kernel(kernel).side == "sharp"
+
+
+def test_names_are_explained() -> None:
+    assert explain_kernel(" br40f ").side == "soft"
+    assert explain_kernel("B50f").side == explain_kernel("XYZ").side == explain_kernel(None).side == "unknown"
+    assert explain_kernel(None, "Thorax HRCT").side == "sharp"
+    assert explain_kernel("B", "HRCT").side == "soft"  # the kernel's name goes before
+    assert (
+        explain_kernel("XYZ", "MEDIASTEN").why
+        == "the name is in no list; described as of the mediastinum or soft tissue"
+    )
 
 
 def test_pattern_that_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,14 @@ MAX_SLICES = 48
 """Slices that are looked at, spread over the volume."""
 
 
+SHARP_NOISE_HU = 16.0
+"""Noise on the border between soft and sharp kernels at a routine dose."""
+SHARP_EDGE_MM, EDGE_PER_PIXEL = 1.2, 1.3
+"""Width of the skin's edge on the same border: of the kernel itself, and what each millimetre of a pixel adds."""
+EDGE_WEIGHT = 0.45
+"""Cloth and oblique skin widen edges, so they count less than noise."""
+
+
 @dataclass(frozen=True)
 class Acquisition:
     """Noise and sharpness of a volume."""
@@ -36,6 +45,17 @@ class Acquisition:
     """The most frequent standard deviation of soft tissue, in HU; None where too little is seen."""
     edge_mm: float | None
     """Width of the skin's edge across the slice: its step in HU over its steepest slope; None as above."""
+
+    def sharpness(self, pixel_mm: float) -> float | None:
+        """Noise and edge against the border between soft and sharp kernels, above 0 for sharp ones.
+
+        ln(noise / 16 HU) + 0.45 ln(border / edge), with the border at sqrt(1.2^2 + (1.3 pixel)^2) mm; None where either
+        was not measured. A kernel that keeps high frequencies keeps edges narrow and lets noise through.
+        """
+        if not self.noise_hu or not self.edge_mm:
+            return None
+        border_mm = math.hypot(SHARP_EDGE_MM, EDGE_PER_PIXEL * pixel_mm)
+        return math.log(self.noise_hu / SHARP_NOISE_HU) + EDGE_WEIGHT * math.log(border_mm / self.edge_mm)
 
 
 def measure_acquisition(volume: Volume) -> Acquisition:

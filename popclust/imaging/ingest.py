@@ -83,11 +83,15 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
         content_hash=content_hash(volume.voxels),
         lung_ml=round(lung_volume_ml(segment_lungs(volume, spacing_mm=3.0)), 1),
     )
+    found = measure_acquisition(volume)
+    record = replace(
+        record,
+        noise_hu=_rounded(found.noise_hu),
+        edge_mm=_rounded(found.edge_mm),
+        sharpness=_rounded(found.sharpness(volume.spacing_mm[2])),
+    )
     record = _calibrated(record, volume, settings)
     reasons = reasons_for_exclusion(record, settings)
-    if not reasons:
-        found = measure_acquisition(volume)
-        record = replace(record, noise_hu=_rounded(found.noise_hu), edge_mm=_rounded(found.edge_mm))
     record = replace(record, included=not reasons, reasons=reasons)
     return IngestedSeries(record, volume if record.included else None)
 

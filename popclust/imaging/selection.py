@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from popclust.errors import InputError
+from popclust.imaging.kernels import explain_kernel
 from popclust.imaging.volume import Vector
 from popclust.settings import IngestSettings
 
@@ -30,8 +31,8 @@ REASONS: dict[str, str] = {
     "thickness_above_limit": "The slices are thicker than the limit.",
     "thickness_unknown": "Neither the thickness of the slices nor their distance is known.",
     "distance_above_limit": "The slices lie further apart than the limit for their thickness.",
-    "kernel_not_sharp": "The reconstruction kernel is not one of the sharp ones.",
-    "kernel_unknown": "The reconstruction kernel is not known.",
+    "kernel_not_sharp": "The reconstruction kernel is not one of the sharp ones, by its name or by the voxels.",
+    "kernel_unknown": "The reconstruction kernel is not known, nor could its sharpness be measured.",
     "no_lung": "The series shows too little aerated lung: another body part.",
     "duplicate_series": "The same images are in the cohort under another series.",
 }
@@ -86,6 +87,8 @@ class SeriesRecord:
     """Noise in soft tissue, None if it was not measured."""
     edge_mm: float | None = None
     """Width of the skin's edge, None if it was not measured."""
+    sharpness: float | None = None
+    """Noise and edges together, above 0 for sharp kernels; None if it was not measured."""
     hu_shift: float | None = None
     """By how much the voxels differ from HU at 0 HU, None if it was not measured."""
     hu_slope: float | None = None
@@ -123,10 +126,7 @@ def reasons_for_exclusion(record: SeriesRecord, settings: IngestSettings) -> tup
         broken |= _thickness_reasons(record, settings)
         if record.n_slices < settings.min_slices:
             broken.add("too_few_slices")
-        if record.kernel is not None:
-            broken |= set() if is_sharp(record.kernel, settings.kernel_pattern) else {"kernel_not_sharp"}
-        elif not settings.accept_missing_kernel:
-            broken.add("kernel_unknown")
+        broken |= _kernel_reasons(record, settings)
     if record.lung_ml is not None and record.lung_ml < settings.min_lung_ml:
         broken.add("no_lung")
     return tuple(code for code in REASONS if code in broken)
@@ -143,6 +143,22 @@ def _thickness_reasons(record: SeriesRecord, settings: IngestSettings) -> set[st
     if distance is not None and distance > settings.max_slice_thickness_mm:
         reasons.add("distance_above_limit")
     return reasons
+
+
+def _kernel_reasons(record: SeriesRecord, settings: IngestSettings) -> set[str]:
+    """A name that the pattern knows is believed; what names leave open is measured once the voxels are read."""
+    kernel = record.kernel
+    if kernel is None and settings.accept_missing_kernel:
+        return set()
+    if kernel is not None and is_sharp(kernel, settings.kernel_pattern):
+        return set()
+    if settings.kernel_rule == "name" or explain_kernel(kernel).side == "soft":
+        return {"kernel_not_sharp" if kernel is not None else "kernel_unknown"}
+    if record.lung_ml is None:  # not read yet
+        return set()
+    if record.sharpness is None:
+        return {"kernel_unknown"}
+    return set() if record.sharpness > 0 else {"kernel_not_sharp"}
 
 
 def is_sharp(kernel: str, pattern: str) -> bool:
