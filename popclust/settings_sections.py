@@ -235,6 +235,8 @@ class SummarizeSettings:
 
     show_examples: bool = True
     """Show slices of volumes (pixel data of patients) in the figures and on the page."""
+    population: str = ""
+    """What population this is, in a line on top of the page."""
     seed: Seed = 0
     """Seed of the t-SNE map."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from popclust.evaluation.counting import ReportTerms
 from popclust.imaging.ome_zarr import write_ome_zarr
 from popclust.imaging.volume import Volume
 from popclust.normalization.normalized import Normalized
+from popclust.normalization.stored_maps import save_gridded
 from popclust.normalization.transform import DisplacementField
 from popclust.parts import Made
 from popclust.population.clustering import BASELINE, DESCRIPTORS, group_over_seeds, matrix_of
 from popclust.population.groupings import Groupings
+from popclust.population.vocabulary import FeatureScaling, Vocabulary
 from popclust.presentation.figures import write_figures
 from popclust.reported import Grouping
+from popclust.schema import write_group
 from popclust.study import Study
 
 TERMS = {
@@ -36,6 +39,7 @@ TERMS = {
 }
 KERNELS = ("B70f", "B60f", "I70f", "LUNG")
 SCANNERS = (("SIEMENS", "Sensation 64"), ("SIEMENS", "Definition AS"), ("GE MEDICAL SYSTEMS", "LightSpeed VCT"))
+WORDS = {"haralick": 60, "micro_sift": 30, "macro_sift": 30}
 SPACING_MM = (7.0, 5.5, 5.5)
 SHAPE = (48, 64, 64)
 
@@ -55,6 +59,7 @@ def make_study(
     with_reports: bool = True,
     with_volumes: bool = True,
     with_quarantine: bool = False,
+    with_words: bool = False,
     overrides: dict[str, dict[str, object]] | None = None,
     terms: dict[str, str] | None = None,
     n_groups: int = 4,
@@ -87,6 +92,8 @@ def make_study(
         record = {**reported, "min_term_count": 5, "unit": "patient", "n_tested_terms": 0, "n_units": 0}
         study.write_table("clusters", groupings.table(Grouping("lda", 4, 0)))
         study.publish("associate", "made", Made(record))
+    if with_words:
+        _write_vocabularies(study, ids[2:])
     if with_volumes:
         for volume_id, group in zip(ids, planted, strict=True):
             _write_volume(study, rng, volume_id, int(group) % 4)
@@ -149,6 +156,45 @@ def phantom(rng: np.random.Generator, group: int) -> tuple[Volume, Volume]:
         hu[lungs & (z < 14) & (y > 34)] = 10.0
     grid = (SPACING_MM, (-150.0, -170.0, -170.0))
     return Volume(hu.astype(np.int16), *grid), Volume(lungs, *grid)
+
+
+def _write_vocabularies(study: Study, ids: list[str]) -> None:
+    """Atlas, vocabularies and features: words of even number live in the upper half of the lungs, odd ones below."""
+    rng = np.random.default_rng(9)
+    image, lungs = phantom(np.random.default_rng(0), 0)
+    where = study.open_group("atlas", "reference.zarr", mode="w")
+    attrs = {"field_of_view_mm": [[0.0] * 3] * 2, "landmarks_mm": {}, "templates": []}
+    save_gridded(where, "atlas", {"image": image.with_values(image.voxels.astype(np.float32)), "lungs": lungs}, attrs)
+    place = lungs.index_to_mm(np.argwhere(lungs.voxels))
+    is_high = place[:, 0] > np.median(place[:, 0])
+    halves = (place[is_high], place[~is_high])
+    looks, dims = {}, {"haralick": 5, "micro_sift": 64, "macro_sift": 64}
+    for name, n_words in WORDS.items():
+        looks[name] = rng.integers(0, 64, (n_words, dims[name])).astype(np.float64)
+        scaling = FeatureScaling.empty(dims[name], 0.0)
+        scaling = replace(scaling, centre=scaling.centre + 32.0, spread=scaling.spread * 16.0)
+        centres = scaling.apply(looks[name], np.zeros((n_words, 3)))
+        Vocabulary(name, scaling, centres).save(study.open_group("vocabulary", f"{name}.zarr", mode="w"))
+    for volume_id in ids:
+        rows, positions = {}, {}
+        for name, n_rows in {"haralick": 600, "micro_sift": 150, "macro_sift": 150}.items():
+            word = rng.integers(0, WORDS[name], n_rows)
+            noise = rng.integers(-2, 3, (n_rows, dims[name]))
+            rows[name] = np.clip(looks[name][word] + noise, 0, 63)
+            positions[name] = np.stack([halves[w % 2][rng.integers(len(halves[w % 2]))] for w in word])
+        sift, place_of_sift = (np.concatenate([r["micro_sift"], r["macro_sift"]]) for r in (rows, positions))
+        arrays = {
+            "haralick": rows["haralick"].astype(np.float32),
+            "haralick_position_mm": positions["haralick"].astype(np.float32),
+            "sift": sift.astype(np.uint8),
+            "sift_position_mm": place_of_sift.astype(np.float32),
+            "scale_mm": np.ones(len(sift), np.float32),
+            "diameter_mm": np.repeat([1.0, 99.0], 150).astype(np.float32),
+            "zones": np.ones((6, 24), np.uint32),
+            **{f"training_{name}": np.zeros((1, dims[name] + 3), np.float32) for name in WORDS},
+        }
+        attrs = {"haralick_features": list("abcde"), "volume_id": volume_id}
+        write_group(study.open_group("features", f"{volume_id}.zarr", mode="w"), "features", arrays, attrs)
 
 
 def _write_volume(study: Study, rng: np.random.Generator, volume_id: str, group: int) -> None:
@@ -254,11 +300,13 @@ def _quarantine() -> pd.DataFrame:
 
 def _words_and_topics(rng: np.random.Generator, ids: list[str], planted: NDArray) -> tuple[xr.Dataset, xr.Dataset]:
     """Topics 0 .. 3 belong to the planted groups; words follow from topics."""
-    n_topics, sizes = 20, {"haralick": 60, "micro_sift": 30, "macro_sift": 30}
-    vocabulary = np.repeat(list(sizes), list(sizes.values()))
+    n_topics = 20
+    vocabulary = np.repeat(list(WORDS), list(WORDS.values()))
     word_of_topic = rng.dirichlet(np.full(len(vocabulary), 0.08), n_topics)
     prior = np.full((len(ids), n_topics), 0.15)
-    prior[np.arange(len(ids)), planted] += 3.0
+    prior[np.arange(len(ids)), planted % n_topics] += 3.0
+    many = np.flatnonzero(planted >= n_topics)  # more groups than topics: two topics each
+    prior[many, planted[many] * 7 % n_topics] += 6.0
     share = np.stack([rng.dirichlet(p) for p in prior])
     counts = np.stack([rng.multinomial(3000, s @ word_of_topic) for s in share]).astype(np.uint32)
     of_zones = np.random.default_rng(8)
@@ -294,7 +342,7 @@ def _few_starts(matrix: NDArray, n_clusters: int, seed: int) -> NDArray:
     rng = np.random.default_rng(seed)
     centres = matrix[rng.choice(len(matrix), n_clusters, replace=False)]
     for _ in range(20):
-        nearest = np.linalg.norm(matrix[:, None] - centres[None], axis=2).argmin(axis=1)
+        nearest = (0.5 * (centres**2).sum(axis=1) - matrix @ centres.T).argmin(axis=1)
         centres = np.stack(
             [matrix[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(n_clusters)]
         )

@@ -26,14 +26,18 @@ from popclust.normalization.quality import reject_reasons
 from popclust.presentation import funnel, maps, pictures, profiles, slices, style
 from popclust.presentation.acquisition_figure import share_by_group
 from popclust.presentation.association_figure import association_figure, clipped_log2, frequent_terms
+from popclust.presentation.captions import read_captions
 from popclust.presentation.criterion_figures import criterion_figure, descriptor_figure
-from popclust.presentation.figures import read_captions, write_figures
+from popclust.presentation.figures import write_figures
 from popclust.presentation.quality_figures import quality_figure, worst_first
 from popclust.presentation.view import read_view
 from popclust.reported import Grouping
 from popclust.settings import NormalizeSettings
 
-MODULES = ("acquisition_figure", "maps", "profiles", "slices", "style", "summary_content")
+MODULES = (
+    *("acquisition_figure", "first_screen", "maps", "profiles", "slices", "style", "summary_content"),
+    *("word_pictures", "word_places"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +61,18 @@ def test_every_figure_is_written_twice_with_equal_bytes(made: MadeStudy) -> None
         names = write_figures(made.study)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
     view = read_view(made.study)
-    profiles_ = [f"group_{k:02d}" for k in range(view.n_groups)]
-    shared = ["cohort", "registration", "overlays", "criterion", "descriptors", "associations", "acquisition", "map"]
+    profiles_ = [f"{kind}_{k:02d}" for kind in ("group", "card") for k in range(view.n_groups)]
+    shared = [
+        "cohort",
+        "registration",
+        "overlays",
+        "criterion",
+        "descriptors",
+        "associations",
+        "acquisition",
+        "map",
+        "map_pca",
+    ]
     assert names == [*shared, *profiles_]
     assert set(first) == {f"{n}.{e}" for n in names for e in ("png", "svg")} | {"captions.json", "map.csv"}
     assert all(b.startswith(b"\x89PNG") for n, b in first.items() if n.endswith(".png"))
@@ -388,11 +402,18 @@ def test_a_profile_without_terms_and_examples_says_so() -> None:
         word_share=np.full(3, 1.0),
         word_share_all=np.full(3, 1.0),
         vocabulary_of_word=np.array(["haralick", "micro_sift", "macro_sift"]),
-        terms=pd.DataFrame({"term": [], "odds_ratio": [], "ci_low": [], "ci_high": [], "p_holm": []}),
+        terms=pd.DataFrame({"term": [], "direction": [], "odds_ratio": [], "ci_low": [], "ci_high": [], "p_holm": []}),
     )
     figure = profiles.profile_figure(profile)
     assert [t.get_text() for axes in figure.axes for t in axes.texts if "significance" in t.get_text()]
     infinite = pd.DataFrame(
-        {"term": ["x"], "odds_ratio": [np.inf], "ci_low": [2.0], "ci_high": [np.inf], "p_holm": [1e-9]}
+        {
+            "term": ["x"],
+            "direction": [1],
+            "odds_ratio": [np.inf],
+            "ci_low": [2.0],
+            "ci_high": [np.inf],
+            "p_holm": [1e-9],
+        }
     )
     assert style.to_png(profiles.profile_figure(dataclasses.replace(profile, terms=infinite))).startswith(b"\x89PNG")

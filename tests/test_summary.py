@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.resources
 import itertools
 import re
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ import pytest
 from chromium import browser
 from made_study import TERMS, MadeStudy, make_study, run_card, shared_study
 
+from popclust.presentation import first_screen
 from popclust.presentation import summary_content as content
 from popclust.presentation.summary import write_summary
 from popclust.presentation.view import StudyView, read_view
@@ -78,7 +80,8 @@ def test_nothing_comes_from_outside(page: str) -> None:
 
 
 def test_everything_is_escaped(tmp_path: Path) -> None:
-    terms = dict(zip(TERMS, (f"{HOSTILE}{i}" for i in range(len(TERMS))), strict=True))
+    kinds = (HOSTILE, "\u202e" + "x" * 500, "\u05d0\u05d1\u05d2")
+    terms = {term: f"{kinds[i % 3]}{i}" for i, term in enumerate(TERMS)}
     study = make_study(tmp_path / "s", 40, with_volumes=False, with_quarantine=True, terms=terms).study
     quarantine = study.read_table("quarantine")
     study.write_table("quarantine", quarantine.assign(message=HOSTILE, stage=HOSTILE))
@@ -89,10 +92,12 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     tags = [tag for tag, _ in parsed.tags]
     assert tags.count("script") == 1
     assert not any("onerror" in attributes for _, attributes in parsed.tags)
-    assert parsed.text.count(HOSTILE) >= 6
+    assert parsed.text.count(HOSTILE) >= 6 and parsed.text.count("x" * 500) >= 1
     with browser() as tab:
         tab.goto(f"file://{study.path('summary', 'index.html')}")
-        assert tab.evaluate("window.hacked") is None
+        assert tab.evaluate("window.hacked") is None and tab.errors == []
+        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=900, deviceScaleFactor=1, mobile=False)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_page_names_no_patient_date_or_place(tmp_path: Path) -> None:
@@ -244,14 +249,15 @@ def test_headings_and_images_can_be_heard(page: str) -> None:
 
 def test_text_contrasts_with_its_background() -> None:
     css = (Path(content.__file__).parent / "summary.css").read_text()
-    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", css))
-    for text, background in [
-        *((colours[n], "#ffffff") for n in ("ink", "muted", "blue", "red")),
-        (colours["red"], "#fdeceb"),
-        (colours["ink"], "#eef4fa"),
-        (colours["ink"], colours["soft"]),
-    ]:
-        assert contrast(text, background) >= 4.5, (text, background)
+    blocks = re.findall(r":root \{([^}]*)\}", css)
+    assert len(blocks) == 2 and "prefers-color-scheme: dark" in css  # by day and by night
+    for block in blocks:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+        for text, background in [
+            *((n, "paper") for n in ("ink", "muted", "blue", "red", "green", "arrow")),
+            *(("red", "loud"), ("ink", "loud"), ("ink", "calm"), ("ink", "soft"), ("blue", "calm")),
+        ]:
+            assert contrast(colours[text], colours[background]) >= 4.5, (text, background)
 
 
 def contrast(a: str, b: str) -> float:
@@ -284,10 +290,99 @@ def test_in_a_real_browser(made: MadeStudy, page: str) -> None:
         tab.evaluate("document.querySelectorAll('.tall th button')[5].click()")
         assert tab.evaluate(odds) == sorted(before, reverse=True)
         assert tab.evaluate("document.querySelectorAll('.tall th')[5].ariaSort") == "descending"
-        tab.call("Emulation.setDeviceMetricsOverride", width=420, height=800, deviceScaleFactor=1, mobile=False)
+        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         tab.call("Emulation.clearDeviceMetricsOverride")
         assert len(tab.call("Page.printToPDF")["data"]) > 10_000
+
+
+AXE = importlib.resources.files("axe_core_python").joinpath("axe.min.js")
+
+
+def test_nobody_is_shut_out(made: MadeStudy, page: str) -> None:
+    """No finding of axe, wide or narrow, by day or by night; nothing on the console."""
+    with browser(1400, 900) as tab:
+        tab.goto(f"file://{made.study.path('summary', 'index.html')}")
+        tab.evaluate(f"(() => {{ {AXE.read_text('utf-8')} }})()")
+        for width, scheme in ((1400, "light"), (390, "light"), (390, "dark"), (1400, "dark")):
+            tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            found = tab.evaluate(
+                "axe.run(document).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html)]))"
+            )
+            assert found == [], (width, scheme)
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(20, 23, 27)"
+        assert tab.errors == []
+
+
+def test_pictures_open_larger_and_groups_stand_side_by_side(made: MadeStudy, page: str) -> None:
+    with browser(1280, 900) as tab:
+        tab.goto(f"file://{made.study.path('summary', 'index.html')}")
+        assert tab.evaluate("document.querySelector('.first img').getBoundingClientRect().bottom <= innerHeight")
+        tab.evaluate("document.querySelector('#group_01 + figure .larger').click()")
+        shown = "document.querySelector('dialog img')"
+        assert tab.evaluate("document.querySelector('dialog').open")
+        assert tab.evaluate(f"{shown}.src === document.querySelector('#group_01 + figure img').src")
+        small = tab.evaluate("document.querySelector('#group_01 + figure img').getBoundingClientRect().width")
+        assert tab.evaluate(f"{shown}.getBoundingClientRect().width") > 1.2 * small
+        tab.evaluate("document.querySelector('.close').click()")
+        assert not tab.evaluate("document.querySelector('dialog').open")
+        choice = "document.querySelectorAll('.card-choice')[0]"
+        picture = "document.querySelectorAll('.place img')[0]"
+        last = read_view(made.study).n_groups - 1
+        tab.evaluate(
+            f"{choice}.value = 'card_{last:02d}'; {choice}.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        )
+        assert f"of group {last}," in tab.evaluate(f"{picture}.alt")
+        tab.evaluate(f"{choice}.value = 'card_00'; {choice}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+        assert "of group 0," in tab.evaluate(f"{picture}.alt")
+        assert tab.errors == []
+
+
+def test_group_rows_lead_to_their_profiles(page: str, view: StudyView) -> None:
+    parsed = Page(page)
+    links = [str(a["href"]) for tag, a in parsed.tags if tag == "a"]
+    assert {f"#group_{k:02d}" for k in range(view.n_groups)} <= set(links)
+    assert {f"group_{k:02d}" for k in range(view.n_groups)} <= {str(a.get("id")) for _, a in parsed.tags}
+
+
+def test_the_first_screen_says_who_and_when(made: MadeStudy, page: str, view: StudyView) -> None:
+    head = Page(page.partition("<main>")[0]).text
+    assert "2026-01-02" in head
+    patients = view.cohort.set_index("volume_id").loc[view.groups["volume_id"], "patient_id"].nunique()
+    assert f"38 volumes of {patients} patients, median age " in head and "3 scanner models." in head
+    simulated = made.study.with_settings("summarize", population="Simulated people")
+    assert first_screen.population(read_view(simulated)).startswith("Simulated people. 38 volumes of ")
+    assert first_screen.made_on({}) == ""
+
+
+def test_findings_are_counted_by_how_far_they_stand(view: StudyView) -> None:
+    tests = view.reported_associations()
+    found = tests[tests["p_holm"] <= view.alpha]
+    outcome = np.resize(["survives", "explained away", "cannot tell"], len(found))
+    gate = found.assign(outcome=outcome, because="", outcome_personal="survives", because_personal="")
+    stability = np.where(view.groups["cluster"] == found["cluster"].iloc[0], 0.2, 0.9)
+    told = dataclasses.replace(view, gate=gate, groups=view.groups.assign(stability=stability))
+    counts = {row.label: row.n for row in first_screen.standing(told)}
+    assert [counts[n] for n in ("survive", "explained away", "cannot tell")] == [
+        int((outcome == name).sum()) for name in ("survives", "explained away", "cannot tell")
+    ]
+    assert counts["in unstable groups"] == int((found["cluster"] == found["cluster"].iloc[0]).sum())
+    lone = dataclasses.replace(view, gate=None, groups=view.groups.assign(stability=np.nan))
+    assert first_screen.standing(lone) == []
+
+
+def test_where_nothing_is_found_nothing_may_be_chance(view: StudyView) -> None:
+    nothing = dataclasses.replace(
+        view,
+        associations=view.associations.assign(p_holm=1.0),
+        criterion=view.criterion.assign(p_value_selected=0.4),
+    )
+    assert first_screen.standing(nothing) == []
+    assert not any("chance" in b.text for b in content.banners(nothing))
+    assert "permuted" not in content.verdict(nothing)
 
 
 def test_the_first_sentence_says_what_stands(view: StudyView) -> None:

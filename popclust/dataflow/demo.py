@@ -143,6 +143,7 @@ def _make_study(folder: Path, seed: int) -> Study:
         **SETTINGS,
         "ingest": {"sources": ["../population/DICOM"]},
         "terms": {"reports": "../population/reports.csv"},
+        "summarize": {"population": "Simulated people: nothing here is a finding about patients"},
     }
     study = Study.create(str(folder / "study"), overrides)
     key = Path(study.secret_path("key"))

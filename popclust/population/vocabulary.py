@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -220,6 +221,19 @@ def training_order(n_rows_of_volume: NDArray[np.integer], start: int, stop: int)
     [slice(0, 4, None), slice(0, 2, None)]
     """
     return [slice(min(start, int(n)), min(stop, int(n))) for n in n_rows_of_volume]
+
+
+def rows_of_vocabularies(
+    features: Mapping[str, NDArray], is_micro: NDArray[np.bool_]
+) -> dict[str, tuple[NDArray, NDArray]]:
+    """Features (n, d) and positions (n, 3) that belong to each vocabulary."""
+    shape, place = features["sift"], features["sift_position_mm"]
+    rows = {
+        "haralick": (features["haralick"], features["haralick_position_mm"]),
+        "micro_sift": (shape[is_micro], place[is_micro]),
+        "macro_sift": (shape[~is_micro], place[~is_micro]),
+    }
+    return {name: rows[name] for name in VOCABULARIES}
 
 
 def sample_rows(n_rows: int, n_wanted: int, seed: int, volume_id: str) -> NDArray[np.intp]:

@@ -22,6 +22,8 @@ ACQUISITION = {
     "edge_mm": "width of the skin's edge (mm)",
 }
 """What is compared, and its title."""
+_IN_ORDER = ("slice_thickness_mm", "noise_hu", "edge_mm")
+"""Measured: shown from small to large, the others by frequency."""
 MAX_VALUES = 10
 """Rarer values are counted together."""
 MAX_NUMBERED = 16
@@ -69,6 +71,13 @@ def share_by_group(cluster: pd.Series, value: pd.Series, max_values: int = MAX_V
     return pd.crosstab(value, cluster, normalize="columns").reindex(kept)
 
 
+def _size(values: pd.Index) -> pd.Index:
+    """What measured values are sorted by: their first number, "below" it before what begins with it."""
+    texts = values.astype(str)
+    number = texts.str.extract(r"([\d.]+)", expand=False).astype(float).fillna(np.inf)
+    return pd.Index(number - 1e-6 * texts.str.startswith("below"))
+
+
 def acquisition_figure(groups: pd.DataFrame, cohort: pd.DataFrame) -> Figure:
     """Heat maps: share of kernels, scanners, slice thicknesses, noise and sharpness in every group.
 
@@ -81,10 +90,13 @@ def acquisition_figure(groups: pd.DataFrame, cohort: pd.DataFrame) -> Figure:
     """
     joined = groups[["volume_id", "cluster"]].merge(acquisition_values(cohort), on="volume_id", validate="1:1")
     shares = {title: share_by_group(joined["cluster"], joined[name]) for name, title in ACQUISITION.items()}
+    for name in _IN_ORDER:
+        shares[ACQUISITION[name]] = shares[ACQUISITION[name]].sort_index(key=_size, kind="stable")
     heights = [len(share) for share in shares.values()]
     n_groups = joined["cluster"].nunique()
     with house_style():
-        figure = new_figure(min(10.4, 4.0 + 0.5 * n_groups), 1.2 + 0.5 * len(heights) + 0.27 * sum(heights))
+        wide = 4.0 + (0.5 if n_groups <= MAX_NUMBERED else 0.15) * n_groups
+        figure = new_figure(max(6.6, wide), 1.2 + 0.5 * len(heights) + 0.27 * sum(heights))
         panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for number, (axes, (title, share)) in enumerate(zip(panels, shares.items(), strict=True)):
             image = _draw_shares(axes, title, share, with_groups=number == len(heights) - 1)
@@ -100,7 +112,9 @@ def _draw_shares(axes: Axes, title: str, share: pd.DataFrame, *, with_groups: bo
     image = axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
     axes.set_title(title)
     axes.set_yticks(range(len(share)), [shortened(str(v), 36) for v in share.index])
-    axes.set_xticks(range(share.shape[1]), [str(k) for k in share.columns] if with_groups else [])
+    is_crowded = share.shape[1] > MAX_NUMBERED
+    numbers = [str(k) for k in share.columns] if with_groups else []
+    axes.set_xticks(range(share.shape[1]), numbers, fontsize=7 if is_crowded else 10, rotation=90 if is_crowded else 0)
     axes.set_xlabel("group" if with_groups else "")
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(share.shape[1] + 1) - 0.5, minor=True)

@@ -12,6 +12,8 @@ from popclust.presentation.style import BLUE, FAINT, MUTED, RED, house_style, ne
 
 MAX_TERMS = 80
 """More terms than these would not be readable: the most frequent are drawn."""
+MANY_GROUPS, MANY_TERMS = 20, 40
+"""From these on columns and rows are narrower."""
 _MAX_LOG2 = 5.0
 
 
@@ -42,18 +44,25 @@ def association_figure(associations: pd.DataFrame, alpha: float, max_terms: int 
     colour = np.where(cells["direction"].to_numpy() > 0, RED, BLUE)
     significant = cells["p_holm"].to_numpy() <= alpha
     with house_style():
-        figure = new_figure(min(11.0, max(6.6, 4.2 + 0.36 * n_groups)), 1.5 + 0.27 * len(terms))
+        column_in, row_in = 0.36 if n_groups <= MANY_GROUPS else 0.2, 0.27 if len(terms) <= MANY_TERMS else 0.2
+        figure = new_figure(max(6.6, 4.2 + column_in * n_groups), 1.6 + row_in * len(terms))
         axes = figure.add_subplot()
-        area = 20 + 170 * strength / _MAX_LOG2
+        area = (20 + 170 * strength / _MAX_LOG2) * (1.0 if row_in > 0.2 and column_in > 0.2 else 0.7)
         axes.scatter(x[significant], y[significant], s=area[significant], c=colour[significant], marker="s", lw=0)
         axes.scatter(x[~significant], y[~significant], s=5, c=FAINT, marker="o", lw=0)
         axes.set_xlim(-0.6, n_groups - 0.4)
         axes.set_ylim(len(terms) - 0.4, -0.6)
         axes.set_yticks(
-            range(len(terms)), [f"{shortened(t)}  ({c:,})" for t, c in zip(terms["term"], terms["C"], strict=True)]
+            range(len(terms)),
+            [f"{shortened(t)}  ({c:,})" for t, c in zip(terms["term"], terms["C"], strict=True)],
+            fontsize=10 if row_in > 0.2 else 8.5,
         )
         sizes = associations.drop_duplicates("cluster").set_index("cluster")["R"].reindex(range(n_groups), fill_value=0)
-        axes.set_xticks(range(n_groups), [f"{k}\n{n:,}" for k, n in sizes.items()], fontsize=8)
+        # narrow columns have room for one line only, on its side
+        names, turned = [f"{k}\n{n:,}" for k, n in sizes.items()], 0
+        if column_in <= 0.2 or (sizes > 999).any():
+            names, turned = [f"{k}  ({n:,})" for k, n in sizes.items()], 90
+        axes.set_xticks(range(n_groups), names, fontsize=8, rotation=turned)
         axes.xaxis.set_ticks_position("top")
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("group, and its number of units with a report", fontsize=9)

@@ -6,21 +6,33 @@ Each figure is a pure function on frames and arrays in a module of its own; here
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from popclust.presentation.acquisition_figure import acquisition_figure
 from popclust.presentation.association_figure import MAX_TERMS, association_figure, frequent_terms
+from popclust.presentation.captions import Caption, Drawn
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES, criterion_figure, descriptor_figure
 from popclust.presentation.funnel import Funnel, cohort_funnel, funnel_figure
-from popclust.presentation.maps import MIN_MAP_VOLUMES, embed, example_cells, framed_by_group, map_figure, map_sample
+from popclust.presentation.maps import (
+    MIN_MAP_VOLUMES,
+    embed,
+    example_cells,
+    framed_by_group,
+    map_figure,
+    map_sample,
+    principal_axes,
+    principal_figure,
+)
 from popclust.presentation.pictures import read_all_pictured, sheet_volumes, typical_volumes
-from popclust.presentation.profiles import N_EXAMPLES, GroupProfile, over_represented, profile_figure, word_shares
+from popclust.presentation.profiles import N_EXAMPLES, GroupProfile, profile_figure, significant_terms, word_shares
 from popclust.presentation.quality_figures import contact_sheet_figure, quality_figure, worst_first
+from popclust.presentation.side_by_side import Scales, cards_of, side_by_side_figure
+from popclust.presentation.slices import SLICE_WORDS
 from popclust.presentation.style import to_png, to_svg
+from popclust.presentation.topic_figures import draw_words
 from popclust.presentation.view import StudyView, read_store, read_view, volume_descriptors
 from popclust.study import Study
 
@@ -28,34 +40,11 @@ _N_WORST, _N_RANDOM = 16, 8
 _N_CELLS = 6
 
 
-@dataclass(frozen=True)
-class Caption:
-    """What stands under a figure."""
-
-    name: str
-    """File name without its ending."""
-    title: str
-    """Heading."""
-    caption: str
-    """One line on how to read it."""
-    alt: str
-    """What it shows, for those who do not see it."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its caption."""
-
-    figure: Figure
-    """The drawing."""
-    caption: Caption
-    """Its words."""
-
-
 def write_figures(study: Study) -> list[str]:
     """Draw every figure that the study has the tables for, into figures/<name>.png and .svg.
 
-    Also writes figures/captions.json and, where volumes are grouped, figures/map.csv with the places on the map.
+    Also writes figures/captions.json and, where volumes are grouped, figures/map.csv with the places on the map, and
+    figures/words.csv with where every visual word lives.
     Figures of an earlier run are removed first. Equal tables give equal bytes.
 
     Returns
@@ -74,13 +63,6 @@ def write_figures(study: Study) -> list[str]:
     return [c.name for c in captions]
 
 
-def read_captions(study: Study) -> list[Caption]:
-    """Captions of the figures that were written, in order."""
-    if not study.exists("figures", "captions.json"):
-        return []
-    return [Caption(**c) for c in study.read_json("figures", "captions.json")]
-
-
 def draw_figures(view: StudyView) -> Iterator[Drawn]:
     """Figures one after the other, in the order of the page."""
     yield _funnel(view)
@@ -96,6 +78,7 @@ def draw_figures(view: StudyView) -> Iterator[Drawn]:
     yield _acquisition(view)
     yield from _map(view)
     yield from _profiles(view, associations)
+    yield from draw_words(view)
 
 
 def funnel_of(view: StudyView) -> Funnel:
@@ -129,7 +112,8 @@ def _quality(view: StudyView) -> Iterator[Drawn]:
     if pictures:
         caption = (
             "Lungs carried over from the atlas, outlined on each volume: "
-            f"the {min(_N_WORST, len(ordered))} worst first, then a random sample."
+            f"the {min(_N_WORST, len(ordered))} worst first (those not accepted, then by the probability that the "
+            f"registration failed), then a random sample. Coronal and axial slice, {SLICE_WORDS}."
         )
         alt = f"Coronal and axial slices of {len(pictures)} volumes with the lungs outlined."
         figure = contact_sheet_figure(list(pictures.values()), view.quality)
@@ -213,13 +197,25 @@ def _map(view: StudyView) -> Iterator[Drawn]:
             for where, row in shown.items()
         }
     sampled = f" A random {len(frame):,} of {len(view.groups):,} volumes." if len(frame) < len(view.groups) else ""
+    what = DESCRIPTOR_TITLES[view.reported.descriptor]
     caption = (
-        f"t-SNE of the volume descriptors ({DESCRIPTOR_TITLES[view.reported.descriptor]}): near volumes look alike; "
-        f"far distances mean nothing.{sampled}"
+        f"t-SNE of the volume descriptors ({what}): near volumes look alike; far distances mean nothing. "
+        f"Numbers: groups, larger for larger ones.{sampled}{f' Slices: axial, {SLICE_WORDS}.' if tiles else ''}"
     )
     alt = f"Scatter of {len(frame):,} volumes in {view.n_groups} groups" + (", with slices." if tiles else ".")
     figure = map_figure(place, frame["cluster"].to_numpy(), tiles, _N_CELLS)
     yield Drawn(figure, Caption("map", "Map of the population", caption, alt))
+    yield _principal(view, frame, view.reported.descriptor, what)
+
+
+def _principal(view: StudyView, frame: pd.DataFrame, descriptor: str, what: str) -> Drawn:
+    place, share = principal_axes(volume_descriptors(view.study, descriptor, frame["volume_id"]))
+    caption = f"The same volumes along the two axes of most variance ({what}): distances mean something here."
+    alt = f"Scatter of {len(frame):,} volumes; the axes hold {share[0]:.0%} and {share[1]:.0%} of the variance."
+    return Drawn(
+        principal_figure(place, share, frame["cluster"].to_numpy()),
+        Caption("map_pca", "Map by principal axes", caption, alt),
+    )
 
 
 def map_of_population(view: StudyView) -> pd.DataFrame:
@@ -247,9 +243,10 @@ def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
     word_share = word_shares(words["counts"].sel(volume=ids).to_numpy(), vocabulary)
     topic_share = topics["topic_of_volume"].sel(volume=ids).to_numpy()
     typical = typical_volumes(view.groups, N_EXAMPLES)
+    profiles = []
     for k, volume_ids in typical.items():
         own = view.groups["cluster"].to_numpy() == k
-        terms = over_represented(associations, k, view.alpha)
+        terms = significant_terms(associations, k, view.alpha)
         shown = view.study.settings.summarize.show_examples
         pictures = read_all_pictured(view.study, volume_ids) if shown else {}
         profile = GroupProfile(
@@ -263,18 +260,36 @@ def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
             terms=terms,
             examples=tuple(pictures.values()),
         )
+        profiles.append(profile)
         yield Drawn(profile_figure(profile), _profile_caption(profile))
+    scales = Scales.of(profiles)
+    for card in cards_of(profiles, associations):
+        yield Drawn(side_by_side_figure([card], scales, view.alpha), _card_caption(card.profile))
+
+
+def _card_caption(profile: GroupProfile) -> Caption:
+    slices = f" Slices: coronal and axial, {SLICE_WORDS}." if profile.examples else ""
+    return Caption(
+        name=f"card_{profile.cluster:02d}",
+        title=f"Group {profile.cluster}",
+        caption=f"The same scales and terms for every group.{slices}",
+        alt=f"Words, topics, terms and slices of group {profile.cluster}, {profile.n_volumes:,} volumes.",
+    )
 
 
 def _profile_caption(profile: GroupProfile) -> Caption:
     top = int(np.argmax(profile.topic_share - profile.topic_share_all))
-    names = ", ".join(str(t) for t in profile.terms["term"].head(5)) or "none"
+    more, less = (
+        ", ".join(str(t) for t in profile.terms.loc[profile.terms["direction"] == way, "term"].head(5)) or "none"
+        for way in (1, -1)
+    )
+    slices = f" Slices: {SLICE_WORDS}." if profile.examples else ""
     return Caption(
         name=f"group_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
-        caption=f"{profile.n_volumes:,} volumes. Terms mentioned more often: {names}.",
+        caption=f"{profile.n_volumes:,} volumes. Terms mentioned more often: {more}. Less often: {less}.{slices}",
         alt=(
             f"Profile of group {profile.cluster}: topic {top} stands out with a mean share of "
-            f"{profile.topic_share[top]:.2f}; terms mentioned more often: {names}."
+            f"{profile.topic_share[top]:.2f}; terms mentioned more often: {more}; less often: {less}."
         ),
     )

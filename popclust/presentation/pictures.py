@@ -22,7 +22,7 @@ def read_pictured(study: Study, volume_id: str, size: int = TILE_PX, *, outline:
     if not study.exists("volumes", f"{volume_id}.ome.zarr", "zarr.json"):
         return None
     volume = read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"))
-    return pictured(volume_id, volume, read_lungs(study, volume_id), size, outline=outline)
+    return pictured(volume_id, volume, read_lungs(study, volume_id), size, outline=outline, marks=True)
 
 
 def read_all_pictured(study: Study, volume_ids: Iterable[str], size: int = TILE_PX) -> dict[str, Pictured]:

@@ -9,10 +9,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from popclust.presentation.association_figure import clipped_log2
 from popclust.presentation.slices import Pictured
-from popclust.presentation.style import FAINT, INK, MUTED, RED, group_colour, house_style, new_figure, without_frame
+from popclust.presentation.style import (
+    BLUE,
+    FAINT,
+    INK,
+    MUTED,
+    RED,
+    group_colour,
+    house_style,
+    new_figure,
+    shortened,
+    without_frame,
+)
 
 MAX_TERMS = 8
 """Terms in a profile at most."""
@@ -22,7 +35,7 @@ N_EXAMPLES = 5
 VOCABULARY_TITLES = {"haralick": "texture", "micro_sift": "small shapes", "macro_sift": "large shapes"}
 """What a vocabulary is called in figures."""
 
-_VOCABULARY_COLOURS = {"haralick": "#00785a", "micro_sift": "#8a5a9e", "macro_sift": "#b8860b"}
+VOCABULARY_COLOURS = {"haralick": "#00785a", "micro_sift": "#8a5a9e", "macro_sift": "#b8860b"}
 _LARGEST_OR = 64.0
 _WIDTH_IN, _EXAMPLES_IN = 10.4, 1.55
 
@@ -46,7 +59,7 @@ class GroupProfile:
     vocabulary_of_word: NDArray
     """(word,) vocabulary."""
     terms: pd.DataFrame
-    """Terms mentioned significantly more often in the group, the strongest first; columns of associations.parquet."""
+    """From :func:`significant_terms`: columns of associations.parquet."""
     examples: tuple[Pictured, ...] = ()
     """The volumes nearest the group's centre."""
 
@@ -69,6 +82,24 @@ def over_represented(associations: pd.DataFrame, cluster: int, alpha: float) -> 
     return order.reset_index(drop=True)
 
 
+def significant_terms(associations: pd.DataFrame, cluster: int, alpha: float) -> pd.DataFrame:
+    """Rows of a group's significant terms: those mentioned more often, then those less often, each by p."""
+    own = associations[(associations["cluster"] == cluster) & (associations["p_holm"] <= alpha)]
+    further = own["direction"] * clipped_log2(own["odds_ratio"].to_numpy(), np.inf)
+    order = own.assign(is_less=own["direction"] < 0, nearer=-further).sort_values(
+        ["is_less", "p_holm", "nearer", "term"]
+    )
+    return order[own.columns].reset_index(drop=True)
+
+
+def shown_terms(terms: pd.DataFrame, n_terms: int = MAX_TERMS) -> pd.DataFrame:
+    """The strongest of :func:`significant_terms`: at least three of either direction where there are as many."""
+    is_more = (terms["direction"] > 0).to_numpy()
+    n_more, n_less = int(is_more.sum()), int((~is_more).sum())
+    n_less = min(n_less, max(3, n_terms - n_more))
+    return pd.concat([terms[is_more].head(n_terms - n_less), terms[~is_more].head(n_less)], ignore_index=True)
+
+
 def profile_figure(profile: GroupProfile) -> Figure:
     """One group: topics and visual words against the population's, terms with odds ratios, typical volumes."""
     with house_style():
@@ -79,11 +110,11 @@ def profile_figure(profile: GroupProfile) -> Figure:
         def axes_at(left: float, bottom: float, width: float, high: float) -> Axes:
             return figure.add_axes((left / _WIDTH_IN, bottom / height, width / _WIDTH_IN, high / height))
 
-        _draw_topics(axes_at(0.75, below + 2.0, 4.1, 1.0), profile)
-        _draw_words(axes_at(0.75, below + 0.45, 4.1, 1.0), profile)
-        _draw_terms(axes_at(6.95, below + 0.6, 2.2, 2.4), profile.terms.head(MAX_TERMS))
+        _draw_topics(axes_at(0.9, below + 2.0, 4.0, 1.0), profile)
+        _draw_words(axes_at(0.9, below + 0.45, 4.0, 1.0), profile)
+        _draw_terms(axes_at(6.95, below + 0.6, 2.2, 2.4), shown_terms(profile.terms))
         if profile.examples:
-            _draw_examples(axes_at(0.75, 0.2, 9.4, 0.98), profile.examples)
+            _draw_examples(axes_at(0.9, 0.2, 9.4, 0.98), profile.examples)
     return figure
 
 
@@ -110,11 +141,12 @@ def _draw_topics(axes: Axes, profile: GroupProfile) -> None:
     axes.bar(topics, profile.topic_share, color=group_colour(profile.cluster), width=0.74)
     axes.hlines(profile.topic_share_all, topics - 0.45, topics + 0.45, color=INK, lw=1.4, label="population")
     axes.set_title("topics")
-    axes.set_ylabel("mean share")
+    axes.set_ylabel("mean share", fontsize=9)
+    axes.yaxis.set_label_coords(-0.125, 0.5)
     axes.set_xlim(-0.7, len(topics) - 0.3)
     axes.set_xticks(topics[:: max(1, len(topics) // 20)])
     axes.tick_params(labelsize=8)
-    axes.legend(loc="upper right", borderaxespad=0.0, handlelength=1.2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.03), borderaxespad=0.0, handlelength=1.2)
 
 
 def _draw_words(axes: Axes, profile: GroupProfile) -> None:
@@ -122,14 +154,16 @@ def _draw_words(axes: Axes, profile: GroupProfile) -> None:
     for name, title in VOCABULARY_TITLES.items():
         own = np.flatnonzero(profile.vocabulary_of_word == name)
         if len(own):
-            axes.bar(own, more[own], width=1.0, color=_VOCABULARY_COLOURS[name], lw=0)
+            axes.bar(own, more[own], width=1.0, color=VOCABULARY_COLOURS[name], lw=0)
             axes.text(
                 own.mean() / len(more), -0.04, title, transform=axes.transAxes, ha="center", va="top", fontsize=9,
-                color=_VOCABULARY_COLOURS[name],
+                color=VOCABULARY_COLOURS[name],
             )  # fmt: skip
     axes.axhline(0, color=MUTED, lw=0.8)
     axes.set_title("visual words against the population")
-    axes.set_ylabel("difference\nin share (%)")
+    axes.set_ylabel("difference\nin share (%)", fontsize=9)
+    axes.yaxis.set_label_coords(-0.125, 0.5)  # however wide the numbers
+    axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.set_xlim(-1, len(more))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
@@ -137,29 +171,24 @@ def _draw_words(axes: Axes, profile: GroupProfile) -> None:
 
 
 def _draw_terms(axes: Axes, terms: pd.DataFrame) -> None:
-    axes.set_title("terms mentioned more often")
+    axes.set_title("terms mentioned more or less often")
     if terms.empty:
         without_frame(axes)
         axes.text(0.0, 0.93, "none reaches significance", transform=axes.transAxes, color=MUTED, va="top")
         return
-    rows = np.arange(len(terms))
-    middle, low, high = (
-        terms[c].clip(1 / _LARGEST_OR, _LARGEST_OR).to_numpy() for c in ("odds_ratio", "ci_low", "ci_high")
-    )
-    axes.hlines(rows, low, high, color=RED, lw=1.6)
-    is_beyond = terms["odds_ratio"].to_numpy() > _LARGEST_OR
-    for marker, shown in (("s", ~is_beyond), (">", is_beyond)):
-        axes.plot(middle[shown], rows[shown], ls="", marker=marker, color=RED, ms=6, clip_on=False)
+    for row, term in enumerate(terms.to_dict("records")):
+        _draw_interval(axes, row, term["odds_ratio"], term["ci_low"], term["ci_high"])
     axes.axvline(1, color=MUTED, lw=0.8)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(0.5, _LARGEST_OR)
-    ticks = [0.5, 1, 2, 4, 8, 16, 32]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_xlim(1 / _LARGEST_OR, _LARGEST_OR)
+    ticks = {1 / 32: "1/32", 1 / 8: "1/8", 1 / 2: "1/2", 2: "2", 8: "8", 32: "32"}
+    axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
     axes.set_ylim(MAX_TERMS - 0.4, -0.8)
+    rows = np.arange(len(terms))
     axes.set_yticks(rows, [_folded(t) for t in terms["term"]])
-    axes.set_xlabel("odds ratio, 95 % interval", fontsize=9)
-    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("odds ratio, 95 % interval; arrows: it goes on", fontsize=8.5)
+    axes.tick_params(axis="y", length=0, labelsize=9)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     beside = axes.secondary_yaxis("right")
@@ -167,6 +196,18 @@ def _draw_terms(axes: Axes, terms: pd.DataFrame) -> None:
     beside.set_yticks(rows, texts)
     beside.tick_params(length=0, labelsize=8.5, pad=8)
     beside.spines["right"].set_visible(False)
+
+
+def _draw_interval(axes: Axes, row: int, odds_ratio: float, low: float, high: float) -> None:
+    """An odds ratio with its interval; what lies beyond the axis is an arrow at its end."""
+    colour, ends = RED if odds_ratio > 1 else BLUE, (1 / _LARGEST_OR, _LARGEST_OR)
+    middle, low_end, high_end = np.clip([odds_ratio, low, high], *ends)
+    axes.hlines(row, low_end, high_end, color=colour, lw=1.6)
+    for marker, end, is_beyond in (("<", low_end, low < ends[0]), (">", high_end, high > ends[1])):
+        if is_beyond:
+            axes.plot(end, row, marker=marker, color=colour, ms=5, clip_on=False)
+    if ends[0] <= odds_ratio <= ends[1]:
+        axes.plot(middle, row, marker="s", color=colour, ms=6, clip_on=False)
 
 
 def _draw_examples(axes: Axes, examples: tuple[Pictured, ...]) -> None:
@@ -186,4 +227,4 @@ def _draw_examples(axes: Axes, examples: tuple[Pictured, ...]) -> None:
 
 
 def _folded(term: str, width: int = 26) -> str:
-    return textwrap.fill(term, width, max_lines=2, placeholder="…")
+    return textwrap.fill(shortened(term, 2 * width), width, max_lines=2, placeholder="…")

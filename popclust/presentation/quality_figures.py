@@ -91,7 +91,8 @@ def contact_sheet_figure(pictures: Sequence[Pictured], quality: pd.DataFrame, n_
             axes.imshow(mosaic([picture.coronal, picture.axial], 2))
             row = rows.loc[picture.volume_id]
             verdict, colour = _verdict(row)
-            words = f"{picture.volume_id[:12]}  Dice {row['lung_dice']:.2f}{verdict}"
+            failed = row["failure_probability"]
+            words = f"{picture.volume_id[:12]}  failed: {'–' if np.isnan(failed) else f'{failed:.0%}'}{verdict}"
             axes.set_title(words, fontsize=8, pad=3, weight="normal", color=colour)
     return figure
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from popclust.imaging.volume import AIR_HU, Volume, resample, sample
@@ -19,6 +20,13 @@ Tile = NDArray[np.uint8]
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 """Grey scale of a slice: level -600, width 1500."""
+BAR_MM = 50.0
+"""Length of the scale bar on the body."""
+_MARK_RGB = (255, 255, 255)
+WINDOW_WORDS = "lung window (level -600, width 1500 HU)"
+"""What stands in captions."""
+SLICE_WORDS = f"{WINDOW_WORDS}; R, L: the patient's sides; bar {BAR_MM:.0f} mm"
+"""The same where slices are marked."""
 
 _AXIS = {"axial": 0, "coronal": 1}
 
@@ -35,7 +43,9 @@ class Pictured:
     """Seen from the feet, front up, the patient's left on the right."""
 
 
-def pictured(volume_id: str, volume: Volume, lungs: Volume | None, size: int, *, outline: bool = True) -> Pictured:
+def pictured(
+    volume_id: str, volume: Volume, lungs: Volume | None, size: int, *, outline: bool = True, marks: bool = False
+) -> Pictured:
     """Both tiles of a volume.
 
     Parameters
@@ -50,12 +60,17 @@ def pictured(volume_id: str, volume: Volume, lungs: Volume | None, size: int, *,
         Edge of the square tiles in pixels.
     outline : bool
         Draw the lungs' outline.
+    marks : bool
+        Say which side is the patient's right, and draw a scale bar.
     """
-    coronal, axial = (slice_tile(volume, lungs, plane, size, outline=outline) for plane in ("coronal", "axial"))
+    planes: tuple[Plane, Plane] = ("coronal", "axial")
+    coronal, axial = (slice_tile(volume, lungs, p, size, outline=outline, marks=marks) for p in planes)
     return Pictured(volume_id, coronal, axial)
 
 
-def slice_tile(volume: Volume, lungs: Volume | None, plane: Plane, size: int, *, outline: bool = True) -> Tile:
+def slice_tile(
+    volume: Volume, lungs: Volume | None, plane: Plane, size: int, *, outline: bool = True, marks: bool = False
+) -> Tile:
     """One slice as a square tile, to scale, centred, black around.
 
     Returns
@@ -73,7 +88,27 @@ def slice_tile(volume: Volume, lungs: Volume | None, plane: Plane, size: int, *,
         rgb[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_RGB
     if plane == "coronal":
         rgb = rgb[::-1]  # z grows to the head
-    return padded(rgb, size)
+    tile = padded(rgb, size)
+    return marked(tile, flat.spacing_mm[2]) if marks else tile
+
+
+def marked(tile: Tile, pixel_mm: float) -> Tile:
+    """The tile with R at the patient's right, L at the left, and a bar of :data:`BAR_MM`, in white.
+
+    Parameters
+    ----------
+    tile : Tile
+        A slice on which the patient's right is on the left.
+    pixel_mm : float
+        Edge of a pixel on the body.
+    """
+    image = Image.fromarray(tile)
+    draw, size = ImageDraw.Draw(image), len(tile)
+    for side, x, anchor in (("R", 3, "lm"), ("L", size - 4, "rm")):
+        draw.text((x, size // 2), side, fill=_MARK_RGB, font_size=max(9, size // 15), anchor=anchor)
+    length, thick, margin = round(BAR_MM / pixel_mm), max(2, size // 75), max(4, size // 30)
+    draw.rectangle((margin, size - margin - thick, margin + length - 1, size - margin - 1), fill=_MARK_RGB)
+    return np.asarray(image)
 
 
 def windowed(hu: NDArray) -> NDArray[np.uint8]:

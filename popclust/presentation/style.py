@@ -38,6 +38,7 @@ _STYLE = {
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "text.parse_math": False,  # names come from reports and headers: a $ is a $
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -106,12 +107,15 @@ def without_frame(axes: Axes) -> None:
 
 
 def shortened(text: str, limit: int = 42) -> str:
-    """Text of at most `limit` characters.
+    """Text of at most `limit` characters on one line, without characters that steer the layout.
 
     >>> shortened("interlobular septal thickening", 12)
     'interlobula…'
+    >>> shortened("B70f" + chr(0x202E) + " s")
+    'B70f s'
     """
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
 def _settle(figure: Figure) -> None:

@@ -15,15 +15,17 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from popclust.presentation import first_screen
 from popclust.presentation import summary_content as content
-from popclust.presentation.figures import Caption, funnel_of, read_captions
+from popclust.presentation.captions import Caption, read_captions
+from popclust.presentation.figures import funnel_of
 from popclust.presentation.trust import trust_rows
 from popclust.presentation.view import StudyView, read_view
 from popclust.study import Study
 
 MAX_IMAGE_BYTES = 70_000
 """Larger pictures are compressed with losses on the page; the study's figures/ keep them whole."""
-MAX_GROUPS = 40
+MAX_GROUPS = 64
 """Profiles shown at most."""
 
 _RESOURCES = resources.files("popclust.presentation")
@@ -60,9 +62,8 @@ def write_summary(study: Study, run_card: Mapping[str, Any]) -> str:
     """
     view = read_view(study)
     captions = read_captions(study)
-    n_profiles = sum(c.name.startswith("group_") for c in captions)
-    shown = captions[: len(captions) - max(0, n_profiles - MAX_GROUPS)]
-    figures = {c.name: _embedded(study, c) for c in shown}
+    left_out = {f"{kind}_{k:02d}" for kind in ("group", "card") for k in range(MAX_GROUPS, view.n_groups)}
+    figures = {c.name: _embedded(study, c) for c in captions if c.name not in left_out}
     study.write_bytes(render(view, run_card, figures).encode(), "summary", "index.html")
     return study.path("summary", "index.html")
 
@@ -81,11 +82,17 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         script_hash=_policy_hash(script),
         headline=content.headline(view),
         verdict=content.verdict(view),
+        standing=first_screen.standing(view),
+        population=first_screen.population(view),
+        made_on=first_screen.made_on(run_card),
         banners=content.banners(view),
         funnel=funnel,
         losses=funnel.losses[: content.MAX_ROWS],
         figures=figures,
-        profiles=[f for name, f in figures.items() if name.startswith("group_")],
+        profiles=_of(figures, "group_"),
+        cards=_of(figures, "card_"),
+        topics=_of(figures, "topic_"),
+        words=_of(figures, "words_"),
         groups=content.group_rows(view),
         associations=content.association_rows(view),
         trust=trust_rows(view.study) if len(view.criterion) else [],
@@ -104,6 +111,11 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         inputs=dict(run_card.get("inputs", {})),
         duration=content.duration,
     )  # fmt: skip
+
+
+def _of(figures: Mapping[str, Embedded], kind: str) -> list[Embedded]:
+    """The figures of a kind, in their order."""
+    return [f for name, f in figures.items() if name.startswith(kind)]
 
 
 def _environment() -> jinja2.Environment:

@@ -142,9 +142,10 @@ def verdict(view: StudyView) -> str:
             f"{len(view.groups):,} volumes fall into {view.n_groups} groups, the most stable number tried. "
             "Without terms to test, what the groups mean is not known."
         )
-    text = _standing(view, tests[tests["p_holm"] <= view.alpha], tests["term_id"].nunique())
+    found = tests[tests["p_holm"] <= view.alpha]
+    text = _standing(view, found, tests["term_id"].nunique())
     p_value = selected_p_value(view)
-    if p_value is not None:
+    if p_value is not None and len(found):
         text += f" Against permuted reports, the choice of K repeated each time: p = {p_text(p_value)}."
     return text
 
@@ -295,7 +296,8 @@ def _warnings(view: StudyView) -> list[Banner]:
             "(duplicates.parquet): the tests count such a person more than once."
         )
     p_value = selected_p_value(view)
-    if p_value is not None and p_value > view.alpha:
+    has_found = bool((view.reported_associations()["p_holm"] <= view.alpha).any())
+    if has_found and p_value is not None and p_value > view.alpha:
         texts.append(f"The associations may be chance: permuted reports give as many with p = {p_text(p_value)}.")
     stability = view.groups["stability"].mean()
     if stability < UNSTABLE:

@@ -9,9 +9,8 @@ import xarray as xr
 import zarr
 
 from popclust.dataflow.stage import Known, Stage, Work, each
-from popclust.dataflow.stages.extract import rows_of_vocabularies
 from popclust.parts import Made
-from popclust.population.vocabulary import VOCABULARIES, Vocabulary
+from popclust.population.vocabulary import VOCABULARIES, Vocabulary, rows_of_vocabularies
 from popclust.study import Study
 
 _FEATURES = ("haralick", "haralick_position_mm", "sift", "sift_position_mm", "diameter_mm")

@@ -16,7 +16,7 @@ from popclust.features.zones import zone_histograms
 from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.normalization.normalized import Normalized
 from popclust.parts import Made
-from popclust.population.vocabulary import VOCABULARIES, sample_rows
+from popclust.population.vocabulary import rows_of_vocabularies, sample_rows
 from popclust.study import Study
 
 
@@ -65,19 +65,6 @@ def training_rows(
         taken = sample_rows(len(rows), chosen.training_rows, chosen.seed, f"{name} {volume_id}")
         out[f"training_{name}"] = np.hstack([rows[taken], positions[taken]]).astype(np.float32)
     return out
-
-
-def rows_of_vocabularies(
-    features: Mapping[str, NDArray], is_micro: NDArray[np.bool_]
-) -> dict[str, tuple[NDArray, NDArray]]:
-    """Features (n, d) and positions (n, 3) that belong to each vocabulary."""
-    shape, place = features["sift"], features["sift_position_mm"]
-    rows = {
-        "haralick": (features["haralick"], features["haralick_position_mm"]),
-        "micro_sift": (shape[is_micro], place[is_micro]),
-        "macro_sift": (shape[~is_micro], place[~is_micro]),
-    }
-    return {name: rows[name] for name in VOCABULARIES}
 
 
 STAGE = Stage(

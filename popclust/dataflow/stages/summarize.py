@@ -32,7 +32,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="summarize",
-    version=2,
+    version=3,
     title="draw figures and page",
     sections=("summarize",),
     reads=("ingest", "duplicates", "normalize", "associate"),
