@@ -129,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("study", metavar="STUDY")
     explore.add_argument("--port", type=int, default=5006, help="default: %(default)s")
 
+    view = command("view", commands.view, "one page about one volume: slices with masks, quality, topics, words, group")
+    view.add_argument("study", metavar="STUDY")
+    view.add_argument("volume", metavar="VOLUME", help="volume_id, as in cohort.parquet")
+    view.add_argument("--out", default="", metavar="FILE", help="default: VOLUME.html here")
+
     compare = command("compare", commands.compare, "what differs between two run cards")
     compare.add_argument("a", metavar="RUN_A", help="runs/<run_id>.json")
     compare.add_argument("b", metavar="RUN_B")

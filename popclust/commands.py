@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.progress import Progress
 
 from popclust.dataflow.failure import DONE, QUARANTINED, plain_console, print_json
+from popclust.errors import InputError
 from popclust.study import Study
 
 DAMAGED = QUARANTINED
@@ -259,6 +261,20 @@ def explore(arguments: argparse.Namespace, console: Console) -> int:
     from popclust.presentation.explorer import serve
 
     serve(Study.open(arguments.study), arguments.port)
+    return DONE
+
+
+def view(arguments: argparse.Namespace, console: Console) -> int:
+    """One page about one volume."""
+    from popclust.presentation.volume_page import volume_page
+
+    page = volume_page(Study.open(arguments.study), arguments.volume)
+    out = Path(arguments.out or f"{arguments.volume}.html")
+    try:
+        out.write_text(page, "utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from None
+    console.print(f"{out}: {arguments.volume}", markup=False)
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -10,16 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
+import scipy.stats
 from bokeh.document import Document
 from chromium import Page, browser
-from made_study import TERMS, MadeStudy, make_study, shared_study
+from made_study import SHAPE, TERMS, MadeStudy, make_study, shared_study
 
 from popclust.errors import InputError
 from popclust.presentation import explorer
 from popclust.presentation import explorer_data as data
-from popclust.presentation.style import RED
+from popclust.presentation import explorer_selection as several
+from popclust.presentation.style import RED, shortened
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -102,14 +106,19 @@ def test_one_volume(explored: data.Explored, made: MadeStudy) -> None:
         row = explored.volumes.iloc[index]
         assert row["volume_id"] in text and row["kernel"] in text
         assert f"<td>{clusters['cluster'].iloc[index]} (distance" in text
-    assert data.slices_html(explored, 0).count('src="data:image/png;base64,') == 2
     made_without = data.read_explored(make_study(Path(made.study.url) / "no-voxels", 24, with_volumes=False).study)
-    assert "no voxels" in data.slices_html(made_without, 0)
+    session = explorer.Session(made_without)
+    session.points.selected.indices = [0]
+    assert "no voxels" in session.viewer.note.text
+    assert not any(picture.visible for picture in session.viewer.pictures.values())
 
 
 def test_slices_are_not_shown_where_settings_say_so(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", 24, overrides={"summarize": {"show_examples": False}}).study
-    assert "<img" not in data.slices_html(data.read_explored(study), 0)
+    session = explorer.Session(data.read_explored(study))
+    session.points.selected.indices = [0]
+    assert "not shown" in session.viewer.note.text
+    assert not any("<img" in picture.text for picture in session.viewer.pictures.values())
 
 
 def test_a_study_without_reports_or_groups(tmp_path: Path) -> None:
@@ -120,6 +129,102 @@ def test_a_study_without_reports_or_groups(tmp_path: Path) -> None:
     explorer.Session(explored).show(Document())
     with pytest.raises(InputError, match="too little is grouped to explore"):
         data.read_explored(Study.create(str(tmp_path / "empty")))
+
+
+def test_the_legend_names_what_is_drawn(explored: data.Explored) -> None:
+    session = explorer.Session(explored)
+    for choice in [value for group in data.colour_choices(explored).values() for value, _ in group]:
+        session.colour.value = choice
+        category = session.points.data["category"]
+        named = {item.label.value: category[item.index] for item in session.map.legend.items}
+        assert {shortened(c, 30) for c in category} == set(named)
+        assert all(name == shortened(c, 30) for name, c in named.items())
+    session.colour.value = "cluster"
+    names = [item.label.value for item in session.map.legend.items]
+    assert names == [f"group {k}" for k in range(len(names))]
+    looks = pd.DataFrame({"category": ["no report", "group 10", "other", "group 2", "below 3", "3 to 4", "group 2"]})
+    order = {"below 3": 4, "3 to 4": 5, "group 2": 3, "group 10": 1, "no report": 0, "other": 2}
+    assert data.categories(looks) == order and list(data.categories(looks)) == list(order)
+
+
+def test_a_click_shows_three_planes_to_scroll_through(made: MadeStudy, explored: data.Explored) -> None:
+    session = explorer.Session(explored)
+    session.points.selected.indices = [3]
+    viewer = session.viewer
+    first = {plane: picture.text for plane, picture in viewer.pictures.items()}
+    assert len(set(first.values())) == 3 and all("data:image/png" in text for text in first.values())
+    n_slices = SHAPE[0]
+    assert f"axial slice {viewer.sliders['axial'].value + 1} of {n_slices}" in first["axial"]
+    viewer.sliders["axial"].value = 2
+    changed = {p for p, picture in viewer.pictures.items() if picture.text != first[p]}
+    assert changed == {"axial"} and f"axial slice 3 of {n_slices}" in viewer.pictures["axial"].text
+    viewer.window.value = "soft tissue"
+    assert all("soft tissue window" in picture.text for picture in viewer.pictures.values())
+    outlined = viewer.pictures["coronal"].text
+    viewer.outline.active = False
+    assert viewer.pictures["coronal"].text != outlined
+    session.alike.selected.indices = [0]
+    assert viewer.volume_id == session.explored.volumes["volume_id"][session.points.selected.indices[0]] != ""
+
+
+def test_the_neighbours_are_the_nearest_by_topics(explored: data.Explored, made: MadeStudy) -> None:
+    words, topics = made.study.read_dataset("word_counts"), made.study.read_dataset("topics")
+    found = several.neighbours_of(explored, words, topics, 4)
+    root = np.sqrt(explored.topic_share)
+    distance = np.linalg.norm(root - root[4], axis=1)
+    distance[4] = np.inf
+    assert found["index"].tolist() == np.argsort(distance, kind="stable")[: several.N_NEIGHBOURS].tolist()
+
+
+def test_volumes_drawn_around_are_tested_on_the_spot(explored: data.Explored) -> None:
+    session = explorer.Session(explored)
+    group = session.clusters["cluster"].to_numpy()
+    chosen = np.flatnonzero(group == 1).tolist()
+    session.points.selected.indices = chosen
+    assert "Exploratory" in session.chosen.text and f"{len(chosen)} volumes of" in session.chosen.text
+    tests = several.exploratory_test(explored, chosen)
+    assert tests["p_value"].is_monotonic_increasing and (tests["p_holm"] >= tests["p_value"]).all()
+    patient = explored.view.cohort.set_index("volume_id")["patient_id"]
+    row = tests.iloc[0]
+    inside, having, both, everybody = set(), set(), set(), set()
+    ids = set(explored.volumes["volume_id"].iloc[chosen])
+    for volume_id, has in explored.has_term[row["term_id"]].items():
+        everybody.add(patient[volume_id])
+        if volume_id in ids:
+            inside.add(patient[volume_id])
+        if has:
+            having.add(patient[volume_id])
+    both = inside & having
+    assert (row["V"], row["R"], row["C"], row["B"]) == (len(both), len(inside), len(having), len(everybody))
+    a, b, c, d = row["V"], row["R"] - row["V"], row["C"] - row["V"], row["B"] - row["R"] - row["C"] + row["V"]
+    assert row["p_value"] == pytest.approx(scipy.stats.fisher_exact([[a, b], [c, d]])[1])
+
+
+def test_a_cell_of_the_matrix_leads_to_its_patients(explored: data.Explored) -> None:
+    session = explorer.Session(explored)
+    cells = session.cells.data
+    at = next(i for i, (v, s) in enumerate(zip(cells["V"], cells["strength"], strict=True)) if v > 1 and s > 0)
+    session.cells.selected.indices = [at]
+    found = session.points.selected.indices
+    for index in found:
+        assert session.clusters["cluster"][index] == cells["cluster"][at]
+        assert explored.has_term.loc[explored.volumes["volume_id"][index], cells["term_id"][at]]
+    patients = explored.view.cohort.set_index("volume_id")["patient_id"].reindex(explored.volumes["volume_id"][found])
+    assert patients.nunique() == cells["V"][at]
+    assert f"Group {cells['cluster'][at]} with {cells['term'][at]}" in session.chosen.text
+
+
+def test_a_group_shows_its_card_and_its_volumes(explored: data.Explored) -> None:
+    session = explorer.Session(explored)
+    session.show(Document())
+    session.group.value = "1"
+    assert session.card.text.startswith("<h3>Group 1</h3>") and session.tabs.active == 1
+    assert session.points.selected.indices == np.flatnonzero(session.clusters["cluster"] == 1).tolist()
+    found = session.tests.data
+    more = [
+        t for k, t, m in zip(found["cluster"], found["term"], found["mentioned"], strict=True) if k == 1 and "more" in m
+    ]
+    assert more and all(term in session.card.text for term in more)
 
 
 def test_a_session_follows_its_controls(made: MadeStudy) -> None:
@@ -193,13 +298,30 @@ def shown_text(tab: Page) -> str:
     )
 
 
+IMAGES = """(function images(n) { return (n.shadowRoot ? images(n.shadowRoot) : []).concat(
+  n.tagName === 'IMG' ? [n] : [], ...[...n.childNodes].map(images)); })(document.body)"""
+"""Every picture, in whatever shadow root."""
+LEGEND = """(() => { const find = (v) => v.model.type === 'Figure' ? v : (v.child_views ?? []).map(find).find((f) => f);
+  return find(Bokeh.index.roots[0]).model.right[0].items.map((i) =>
+    [i.label.value, i.renderers[0].data_source.data.category[i.index]]); })()"""
+"""What the legend says, and the category of the point that each entry is drawn by."""
+
+
+def choose(tab: Page, title: str, wanted: str) -> None:
+    """Choose in one of the explorer's selects, as a person does."""
+    tab.evaluate(
+        f"(() => {{ const m = Bokeh.documents[0].all_models ?? [...Bokeh.documents[0]._all_models.values()];"
+        f" const one = [...m].find((x) => x.type === 'Select' && x.title === '{title}'); one.value = '{wanted}'; }})()"
+    )
+
+
 def test_in_a_real_browser(tmp_path: Path) -> None:
-    """Loopback only, no request elsewhere, a click shows slices, text is escaped."""
+    """Loopback only, no request elsewhere, a click shows slices, text is escaped, the legend is true."""
     terms = dict(zip(TERMS, (f"{HOSTILE}{i}" for i in range(len(TERMS))), strict=True))
     study = make_study(tmp_path / "s", 40, terms=terms).study
     cohort = study.read_table("cohort")
     study.write_table("cohort", cohort.assign(kernel=HOSTILE))
-    with browser(1280, 1100) as tab, served(study) as (url, process):
+    with browser(1500, 1300) as tab, served(study) as (url, process):
         addresses = {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert addresses == {"127.0.0.1"}
         tab.goto(url)
@@ -207,10 +329,19 @@ def test_in_a_real_browser(tmp_path: Path) -> None:
         explored = data.read_explored(study)
         volume_id = explored.volumes["volume_id"][5]
         tab.click(*place_of_volume(tab, 5))
-        tab.wait_for(
-            "(function images(n) { return (n.shadowRoot ? images(n.shadowRoot) : 0) + (n.tagName === 'IMG' "
-            "&& n.naturalWidth === 240) + [...n.childNodes].reduce((a, c) => a + images(c), 0); })(document.body) === 2"
-        )
+        tab.wait_for(f"{IMAGES}.filter(i => i.naturalWidth === 230).length === 3")
+        for choice in ("scanner", "age", f"term:{next(iter(explored.term_names))}", "cluster"):
+            choose(tab, "colour by", choice)
+            looks = data.appearance(explored, data.clusters_of(explored, explored.view.reported), choice)
+            wanted = [shortened(name, 30) for name in data.categories(looks)]
+            tab.wait_for(
+                f"JSON.stringify({LEGEND}.map((e) => e[0])) === {json.dumps(json.dumps(wanted, separators=(',', ':')))}"
+            )
+            assert all(shortened(category, 30) == name for name, category in tab.evaluate(LEGEND))
+        before = tab.evaluate(f"{IMAGES}.map(i => i.src)")
+        choose(tab, "window", "bone")
+        tab.wait_for(f"{IMAGES}.every((i, n) => i.src !== {json.dumps(before)}[n])")
+        assert "bone window" in tab.evaluate(f"{IMAGES}[0].alt") and volume_id in tab.evaluate(f"{IMAGES}[0].alt")
         text = shown_text(tab)
         assert volume_id in text and HOSTILE in text
         assert tab.evaluate("window.hacked") is None

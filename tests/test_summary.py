@@ -15,7 +15,9 @@ import pytest
 from chromium import browser
 from made_study import TERMS, MadeStudy, make_study, run_card, shared_study
 
-from popclust.presentation import first_screen
+from popclust.cli import main
+from popclust.errors import InputError
+from popclust.presentation import first_screen, volume_page
 from popclust.presentation import summary_content as content
 from popclust.presentation.summary import write_summary
 from popclust.presentation.view import StudyView, read_view
@@ -407,3 +409,39 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     assert content.verdict(none).startswith("Nothing stands: none of ")
     nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))
     assert content.verdict(nothing).startswith("Nothing stands: none of ")
+
+
+# -- one volume ----------------------------------------------------------------------------------------------------
+
+
+def test_a_page_about_one_volume(made: MadeStudy, view: StudyView, tmp_path: Path) -> None:
+    row = view.quality[view.quality["accepted"]].iloc[0]
+    text = volume_page.volume_page(made.study, row["volume_id"])
+    parsed = Page(text)
+    images = [a for tag, a in parsed.tags if tag == "img"]
+    assert [str(a["alt"]).split(",")[0] for a in images] == ["axial", "coronal", "sagittal"] * 2
+    assert f"{row['lung_dice']:.3g}" in parsed.text and "topic " in parsed.text and ", word " in parsed.text
+    cohort = view.cohort.set_index("volume_id").loc[row["volume_id"]]
+    assert cohort["patient_id"] not in text and cohort["acquired_on"] not in text
+    (tmp_path / "one.html").write_text(text)
+    with browser(390, 900) as tab:
+        tab.goto(f"file://{tmp_path / 'one.html'}")
+        tab.evaluate(f"(() => {{ {AXE.read_text('utf-8')} }})()")
+        assert (
+            tab.evaluate("axe.run(document).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))") == []
+        )
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.errors == [] and not any(r.startswith("http") for r in tab.requests)
+
+
+def test_a_page_about_a_volume_that_was_left_out(made: MadeStudy, view: StudyView) -> None:
+    bad = view.quality[~view.quality["accepted"]].iloc[0]["volume_id"]
+    assert "correlate too little" in Page(volume_page.volume_page(made.study, bad)).text
+    out = view.cohort[~view.cohort["included"]].iloc[0]["volume_id"]
+    text = Page(volume_page.volume_page(made.study, out)).text
+    assert "not included" in text and "No slices" in text
+    quiet = made.study.with_settings("summarize", show_examples=False)
+    assert "<img" not in volume_page.volume_page(quiet, bad)
+    with pytest.raises(InputError, match="no volume 'nobody' in cohort[.]parquet, which holds 46"):
+        volume_page.volume_page(made.study, "nobody")
+    assert main(["view", made.study.url, "nobody"]) == 2

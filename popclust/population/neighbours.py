@@ -45,7 +45,7 @@ def neighbours(
     InputError
         No such volume.
     """
-    ids = words["volume"].to_numpy().astype(str)
+    ids = words["volume"].to_numpy().astype(object)
     if volume_id not in ids:
         raise InputError(f"neighbours: no volume {volume_id!r} among the {len(ids)} that were accepted")
     matrix = matrix_of(descriptor, words, topics, masses or EncodeSettings())

@@ -41,14 +41,14 @@ def acquisition_values(cohort: pd.DataFrame) -> pd.DataFrame:
             "kernel": cohort["kernel"].fillna("").str.strip(),
             "scanner": scanner.str.strip(),
             "slice_thickness_mm": thickness,
-            "noise_hu": _in_steps(cohort["noise_hu"], (10, 20, 30)),
-            "edge_mm": _in_steps(cohort["edge_mm"], (1, 2, 3, 4)),
+            "noise_hu": in_steps(cohort["noise_hu"], (10, 20, 30)),
+            "edge_mm": in_steps(cohort["edge_mm"], (1, 2, 3, 4)),
         }
     )
     return out.replace("", "not stated")
 
 
-def _in_steps(values: pd.Series, limits: Sequence[float]) -> pd.Series:
+def in_steps(values: pd.Series, limits: Sequence[float]) -> pd.Series:
     """Which two limits a value lies between, as text; empty where there is none."""
     names = [f"below {limits[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(limits)), f"{limits[-1]:g} and more"]
     steps = pd.cut(values.astype(float), [-np.inf, *limits, np.inf], right=False, labels=names)

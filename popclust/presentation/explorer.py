@@ -9,30 +9,30 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
 
+import numpy as np
+import xarray as xr
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.layouts import column, row
-from bokeh.models import (
-    ColumnDataSource,
-    DataTable,
-    Div,
-    HoverTool,
-    ScientificFormatter,
-    Select,
-    Slider,
-    StringFormatter,
-    TableColumn,
-)
-from bokeh.plotting import figure
+from bokeh.models import ColumnDataSource, Div, TabPanel, Tabs
 from bokeh.server.server import Server
 
 from popclust.errors import InputError
 from popclust.presentation import explorer_data as data
-from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
-from popclust.presentation.style import BLUE, INK, MUTED
+from popclust.presentation import explorer_selection as several
+from popclust.presentation.explorer_parts import (
+    Controls,
+    MapPlot,
+    MatrixPlot,
+    alike_table,
+    associations_table,
+    save_button,
+    topics_plot,
+)
+from popclust.presentation.explorer_volume import VolumeViewer
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -45,16 +45,9 @@ img { margin-right: 4px; background: #000; }
 p { font: 14px system-ui, sans-serif; color: #5f6873; }
 """
 
-_COLUMNS = (
-    ("cluster", "group", 55, True),
-    ("term", "term", 190, True),
-    ("mentioned", "mentioned", 85, True),
-    ("in_group", "in the group", 100, False),
-    ("in_all", "in all", 100, False),
-    ("odds_ratio", "odds ratio", 80, False),
-    ("p_holm", "corrected p", 90, True),
-)
-"""Field, title, width and whether it sorts: text of numbers does not."""
+_VOLUME, _GROUP, _SELECTION = 0, 1, 2
+_ONE_PLACE = 0.01
+"""Points within this share of the map lie upon each other."""
 
 
 def serve(study: Study, port: int, announce: Callable[[str], None] = print) -> None:
@@ -135,21 +128,46 @@ class Session:
         self.grouping: Grouping = reported
         self.points = ColumnDataSource()
         self.tests = ColumnDataSource()
+        self.cells = ColumnDataSource()
         self.shares = ColumnDataSource()
+        self.alike = ColumnDataSource({"index": [], "volume_id": [], "distance": [], "group": []})
         self.headline = Div(stylesheets=[_CSS])
-        self.slices = Div(text="<p>Click a volume on the map.</p>", stylesheets=[_CSS], min_height=250)
+        self.viewer = VolumeViewer(explored.view.study, _CSS)
         self.facts = Div(stylesheets=[_CSS])
-        self._make_controls()
+        self.card = Div(text="<p>Choose a group.</p>", stylesheets=[_CSS])
+        self.chosen = Div(
+            text="<p>Draw around volumes on the map, or click a cell of the matrix.</p>", stylesheets=[_CSS]
+        )
+        self._title = ""
+        self._controls = Controls(explored, self.grouping)
+        self.descriptor, self.n_clusters = self._controls.descriptor, self._controls.n_clusters
+        self.seed, self.colour, self.group = self._controls.seed, self._controls.colour, self._controls.group
+        self.map = MapPlot(self.points)
+        self.matrix = MatrixPlot(self.cells)
         self.regroup()
+        self._listen()
 
     def show(self, document: Document) -> None:
         """Lay everything out."""
         document.title = "popclust explorer"
+        save = save_button(self.points)
+        below = Tabs(
+            tabs=[
+                TabPanel(title="Associations", child=associations_table(self.tests)),
+                TabPanel(title="Matrix", child=self.matrix.plot),
+            ]
+        )
+        volume = column(self.viewer.layout, self.facts, Div(text="<h3>Alike by topics</h3>", stylesheets=[_CSS]),
+                        alike_table(self.alike), topics_plot(self.shares))  # fmt: skip
+        self.tabs = Tabs(
+            tabs=[
+                TabPanel(title="Volume", child=volume),
+                TabPanel(title="Group", child=column(self.group, self.card)),
+                TabPanel(title="Selection", child=column(self.chosen, save)),
+            ]
+        )
         controls = row(self.descriptor, self.n_clusters, self.seed, self.colour)
-        table = column(Div(text="<h3>Significant associations</h3>", stylesheets=[_CSS]), self._table())
-        left = column(self._map(), table)
-        right = column(self.slices, self.facts, self._topics())
-        document.add_root(column(controls, self.headline, row(left, right)))
+        document.add_root(column(controls, self.headline, row(column(self.map.plot, below), self.tabs)))
 
     def regroup(self) -> None:
         """Show the grouping that the controls ask for."""
@@ -158,11 +176,16 @@ class Session:
         self.clusters = data.clusters_of(self.explored, self.grouping)
         self.headline.text = data.grouping_html(self.explored, self.grouping)
         self.tests.data = data.association_table(self.explored, self.grouping).to_dict("list")
+        own = self.explored.view.associations
+        self.all_tests = own[self.grouping.rows(own)].reset_index(drop=True)
+        self.matrix.fill(self.all_tests, self.grouping.n_clusters, self.explored.view.alpha)
+        numbers = [str(k) for k in range(self.grouping.n_clusters)]
+        self.group.update(options=["", *numbers], value="")
         self.recolour()
         self.pick(self.points.selected.indices)
 
     def recolour(self) -> None:
-        """Colour the map by what is chosen."""
+        """Colour the map by what is chosen; the legend says the same."""
         volumes = self.explored.volumes
         looks = data.appearance(self.explored, self.clusters, self.colour.value)
         self.points.data = {
@@ -170,88 +193,83 @@ class Session:
             "group": self.clusters["cluster"].tolist(),
             **looks.to_dict("list"),
         }
+        self.map.name_categories(data.categories(looks))
 
     def pick(self, indices: list[int]) -> None:
-        """Show the volume that was clicked."""
+        """Show the volume that was clicked, or test those that were drawn around."""
         topics = [str(t) for t in range(self.explored.topic_share.shape[1])]
         everybody = self.explored.topic_share.mean(axis=0)
+        title, self._title = self._title, ""
         if not indices:
             self.shares.data = {"topic": topics, "share": [0.0] * len(topics), "all": everybody.tolist()}
             return
+        if title or not self._is_one_click(indices):
+            self.chosen.text = several.selection_html(self.explored, indices, title)
+            self.tabs.active = _SELECTION
+            return
         index = indices[0]
-        self.slices.text = data.slices_html(self.explored, index)
+        self.viewer.show(str(self.explored.volumes["volume_id"].iloc[index]))
         self.facts.text = data.volume_html(self.explored, self.clusters, index)
         self.shares.data = {
             "topic": topics,
             "share": self.explored.topic_share[index].tolist(),
             "all": everybody.tolist(),
         }
+        alike = several.neighbours_of(self.explored, *self._descriptors, index)
+        self.alike.data = alike.assign(group=self.clusters["cluster"].to_numpy()[alike["index"]]).to_dict("list")
+        if hasattr(self, "tabs"):
+            self.tabs.active = _VOLUME
 
-    def _make_controls(self) -> None:
-        known = self.explored.groupings.grid
-        names = [(d, DESCRIPTOR_TITLES.get(d, d)) for d in known["descriptor"].unique()]
-        numbers = known["n_clusters"]
-        low, high = int(numbers.min()), int(numbers.max())
-        self.descriptor = Select(title="groups formed on", options=names, value=self.grouping.descriptor, width=150)
-        self.n_clusters = Slider(
-            title="number of groups K",
-            start=low,
-            end=max(high, low + 1),
-            step=1,
-            value=self.grouping.n_clusters,
-            width=260,
-        )
-        seeds = [str(s) for s in sorted(known["seed"].unique())]
-        self.seed = Select(title="seed", options=seeds, value=str(self.grouping.seed), width=80)
-        self.colour = Select(title="colour by", options=data.colour_choices(self.explored), value="cluster", width=230)
+    @cached_property
+    def _descriptors(self) -> tuple[xr.Dataset, xr.Dataset]:
+        study = self.explored.view.study
+        return study.read_dataset("word_counts"), study.read_dataset("topics")
+
+    def _is_one_click(self, indices: list[int]) -> bool:
+        """A click on points that lie upon each other selects them all: the first is meant."""
+        place = self.explored.volumes[["x", "y"]].to_numpy()[indices]
+        return len(indices) == 1 or float(np.ptp(place, axis=0).max()) < _ONE_PLACE
+
+    def _listen(self) -> None:
         self.descriptor.on_change("value", lambda attr, old, new: self.regroup())
         self.n_clusters.on_change("value_throttled", lambda attr, old, new: self.regroup())
         self.seed.on_change("value", lambda attr, old, new: self.regroup())
         self.colour.on_change("value", lambda attr, old, new: self.recolour())
+        self.group.on_change("value", lambda attr, old, new: self._show_group(new))
         self.points.selected.on_change("indices", lambda attr, old, new: self.pick(new))
         self.tests.selected.on_change("indices", lambda attr, old, new: self._colour_by_term(new))
+        self.cells.selected.on_change("indices", lambda attr, old, new: self._select_cell(new))
+        self.alike.selected.on_change("indices", lambda attr, old, new: self._go_to_neighbour(new))
 
     def _colour_by_term(self, rows: list[int]) -> None:
         """A click on an association colours the map by its term."""
         if rows:
             self.colour.value = f"term:{self.tests.data['term_id'][rows[0]]}"
 
-    def _map(self) -> Any:
-        plot = figure(
-            width=700, height=520, tools="tap,pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom",
-            toolbar_location="above", title="near volumes look alike (t-SNE)", match_aspect=True,
-        )  # fmt: skip
-        plot.toolbar.logo = None
-        plot.scatter(
-            "x", "y", source=self.points, size=10, marker="marker", fill_color="colour", line_color="white",
-            line_width=0.5, legend_group="category", selection_line_color=INK, selection_line_width=2.5,
-            nonselection_fill_alpha=0.75, nonselection_line_color="white",
-        )  # fmt: skip
-        tips = [("volume", "@volume_id"), ("group", "@group"), ("kernel", "@kernel"), ("scanner", "@scanner")]
-        plot.add_tools(HoverTool(tooltips=tips))
-        plot.axis.visible = False
-        plot.grid.visible = False
-        plot.outline_line_color = "#dfe3e8"
-        plot.add_layout(plot.legend[0], "right")
-        plot.legend[0].border_line_color = None
-        return plot
+    def _select_cell(self, rows: list[int]) -> None:
+        """A click on a cell of the matrix selects its patients."""
+        if not rows:
+            return
+        cell = {name: values[rows[0]] for name, values in self.cells.data.items()}
+        found = several.volumes_of_cell(self.explored, self.clusters, int(cell["cluster"]), str(cell["term_id"]))
+        self._select(found, f"Group {cell['cluster']} with {cell['term']}")
 
-    def _topics(self) -> Any:
-        plot = figure(
-            width=500, height=230, x_range=self.shares.data["topic"], title="topics of the volume; dashes: population",
-            toolbar_location=None, tools="",
-        )  # fmt: skip
-        plot.vbar(x="topic", top="share", width=0.75, color=BLUE, source=self.shares)
-        plot.scatter(x="topic", y="all", marker="dash", size=16, color=MUTED, line_width=2, source=self.shares)
-        plot.y_range.start = 0
-        plot.xgrid.visible = False
-        plot.outline_line_color = None
-        return plot
+    def _show_group(self, name: str) -> None:
+        """The card of a group; its volumes stand out on the map."""
+        if name:
+            k, alpha = int(name), self.explored.view.alpha
+            self.card.text = several.group_html(self.explored, self.clusters, self.all_tests, k, alpha)
+            self._select(np.flatnonzero(self.clusters["cluster"].to_numpy() == k).tolist(), f"Group {k}")
+            self.tabs.active = _GROUP
 
-    def _table(self) -> DataTable:
-        formats = {"p_holm": ScientificFormatter(precision=1, power_limit_low=-1)}
-        columns = [
-            TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
-            for f, t, w, s in _COLUMNS
-        ]
-        return DataTable(source=self.tests, columns=columns, index_position=None, width=700, height=260)
+    def _go_to_neighbour(self, rows: list[int]) -> None:
+        if rows:
+            self.points.selected.indices = [int(self.alike.data["index"][rows[0]])]
+
+    def _select(self, indices: list[int], title: str) -> None:
+        self._title = title
+        if indices == self.points.selected.indices:
+            self.pick(indices)  # no change, so nobody is told
+        self.points.selected.indices = indices
+        if not indices:
+            self._title = ""

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from popclust.errors import InputError
 from popclust.population.groupings import Groupings
-from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values
+from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values, in_steps
 from popclust.presentation.figures import map_of_population
 from popclust.presentation.maps import MIN_MAP_VOLUMES
-from popclust.presentation.pictures import read_pictured
 from popclust.presentation.profiles import odds_ratio_text
 from popclust.presentation.slices import Tile
-from popclust.presentation.style import FAINT, RED, group_colour, group_marker
+from popclust.presentation.style import FAINT, RED, group_colour, group_marker, natural_key
 from popclust.presentation.view import StudyView, read_groupings, read_store, read_view
 from popclust.reported import Grouping
 from popclust.study import Study
@@ -29,7 +28,6 @@ MAX_TERMS = 200
 """Terms offered for colouring: the most frequent."""
 MAX_CATEGORIES = 16
 """Rarer values are coloured together."""
-_TILE_PX = 240
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def read_explored(study: Study) -> Explored:
         raise InputError(f"{study.url}: too little is grouped to explore; `popclust run {study.url}` goes on")
     place = _place(view)
     volumes = place[["volume_id", "x", "y"]].merge(acquisition_values(view.cohort), on="volume_id", how="left")
-    volumes = volumes.merge(view.quality[["volume_id", "template_id"]], on="volume_id", how="left")
+    volumes = volumes.merge(_more_values(view), on="volume_id", how="left")
     topics = read_store(study, "topics")
     if topics is None:
         raise InputError(f"{study.url}: topics.zarr is missing; `popclust run {study.url}` makes it")
@@ -85,7 +83,8 @@ def clusters_of(explored: Explored, grouping: Grouping) -> pd.DataFrame:
 def colour_choices(explored: Explored) -> dict[str, list[tuple[str, str]]]:
     """What volumes can be coloured by, under headings: (value, name)."""
     choices = {"population": [("cluster", "group"), ("topic", "strongest topic")]}
-    choices["acquisition"] = [*ACQUISITION.items(), ("template_id", "template")]
+    choices["acquisition"] = [*ACQUISITION.items(), ("template_id", "template"), ("failure", "registration failed")]
+    choices["person"] = [("age", "age (years)"), ("sex", "sex")]
     if explored.term_names:
         choices["term in the report"] = [(f"term:{t}", name) for t, name in explored.term_names.items()]
     return choices
@@ -127,6 +126,19 @@ def appearance(explored: Explored, clusters: pd.DataFrame, choice: str) -> pd.Da
             "marker": [_BOKEH_MARKERS[group_marker(int(c))] for c in codes],
         }
     )
+
+
+def categories(looks: pd.DataFrame) -> dict[str, int]:
+    """What a legend names, in natural order, each with the first volume that shows it; the vague ones last.
+
+    Parameters
+    ----------
+    looks : DataFrame
+        From :func:`appearance`.
+    """
+    first = looks["category"].drop_duplicates()
+    order = sorted(first.items(), key=lambda item: (item[1] in _VAGUE, natural_key(item[1])))
+    return {str(name): int(index) for index, name in order}
 
 
 def association_table(explored: Explored, grouping: Grouping) -> pd.DataFrame:
@@ -178,23 +190,6 @@ def volume_html(explored: Explored, clusters: pd.DataFrame, index: int) -> str:
     return str(Markup("<h3>{}</h3><table>{}</table>").format(row["volume_id"], body))
 
 
-def slices_html(explored: Explored, index: int) -> str:
-    """Middle slices of one volume with the lungs outlined, as images within the text."""
-    study = explored.view.study
-    if not study.settings.summarize.show_examples:
-        return "<p>Slices are not shown (summarize.show_examples is off).</p>"
-    volume_id = str(explored.volumes["volume_id"].iloc[index])
-    picture = read_pictured(study, volume_id, _TILE_PX)
-    if picture is None:
-        return "<p>The study holds no voxels of this volume.</p>"
-    tiles = {"coronal": picture.coronal, "axial": picture.axial}
-    return "".join(
-        f'<img alt="{escape(f"{name} slice of {volume_id}, lungs outlined")}" src="{data_uri(tile)}" '
-        f'width="{_TILE_PX}" height="{_TILE_PX}">'
-        for name, tile in tiles.items()
-    )
-
-
 def data_uri(tile: Tile) -> str:
     """A tile as a PNG data URI."""
     sink = io.BytesIO()
@@ -210,6 +205,8 @@ def nearest_grouping(known: pd.DataFrame, descriptor: str, n_clusters: int, seed
     return Grouping(descriptor, int(best["n_clusters"]), int(best["seed"]))
 
 
+_VAGUE = ("other", "not stated", "not mentioned", "no report")
+
 _BOKEH_MARKERS = {
     "o": "circle",
     "s": "square",
@@ -220,6 +217,17 @@ _BOKEH_MARKERS = {
     "X": "hex",
     "*": "star",
 }
+
+
+def _more_values(view: StudyView) -> pd.DataFrame:
+    """Template, probability of failure, age and sex of every volume as text, '' where not known."""
+    quality = view.quality[["volume_id", "template_id"]].assign(
+        failure=in_steps(view.quality["failure_probability"], (0.01, 0.05, 0.2))
+    )
+    cohort = view.cohort[["volume_id"]].assign(
+        age=in_steps(view.cohort["age_years"], (40, 50, 60, 70, 80)), sex=view.cohort["sex"].fillna("")
+    )
+    return cohort.merge(quality, on="volume_id", how="left").replace("", "not stated")
 
 
 def _place(view: StudyView) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from scipy import ndimage
 from popclust.imaging.volume import AIR_HU, Volume, resample, sample
 from popclust.presentation.style import OUTLINE_RGB
 
-Plane = Literal["axial", "coronal"]
+Plane = Literal["axial", "coronal", "sagittal"]
 Tile = NDArray[np.uint8]
 """(row, column, 3) RGB."""
 
@@ -28,7 +28,17 @@ WINDOW_WORDS = "lung window (level -600, width 1500 HU)"
 SLICE_WORDS = f"{WINDOW_WORDS}; R, L: the patient's sides; bar {BAR_MM:.0f} mm"
 """The same where slices are marked."""
 
-_AXIS = {"axial": 0, "coronal": 1}
+WINDOWS_HU = {
+    "lung": LUNG_WINDOW_HU,
+    "soft tissue": (-160.0, 240.0),
+    "bone": (-450.0, 1050.0),
+    "all": (-1024.0, 1500.0),
+}
+"""Grey scales that a person can choose from."""
+
+AXIS_OF_PLANE: dict[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""The axis of (z, y, x) that a plane is perpendicular to."""
+_SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 
 
 @dataclass(frozen=True)
@@ -69,31 +79,55 @@ def pictured(
 
 
 def slice_tile(
-    volume: Volume, lungs: Volume | None, plane: Plane, size: int, *, outline: bool = True, marks: bool = False
+    volume: Volume,
+    lungs: Volume | None,
+    plane: Plane,
+    size: int,
+    *,
+    outline: bool = True,
+    marks: bool = False,
+    position_mm: float | None = None,
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU,
 ) -> Tile:
     """One slice as a square tile, to scale, centred, black around.
+
+    Parameters
+    ----------
+    volume, lungs : Volume
+        (z, y, x) HU, and the lung mask on any grid in the same space, or None.
+    plane : {"axial", "coronal", "sagittal"}
+        Sagittal: the front on the left, head up.
+    size : int
+        Edge of the tile in pixels.
+    outline, marks : bool
+        Draw the lungs' outline; name the sides and draw a scale bar.
+    position_mm : float, optional
+        Where along the plane's axis; by default the slice that shows most lung.
+    window_hu : (float, float)
+        What is black and what is white.
 
     Returns
     -------
     ndarray
         (size, size, 3) uint8.
     """
-    axis = _AXIS[plane]
-    flat = _flat_slice(volume, axis, _position_of_most_lung(volume, lungs, axis), size)
-    grey = windowed(flat.voxels.squeeze(axis))
+    axis = AXIS_OF_PLANE[plane]
+    place = _position_of_most_lung(volume, lungs, axis) if position_mm is None else position_mm
+    flat = _flat_slice(volume, axis, place, size)
+    grey = windowed(flat.voxels.squeeze(axis), window_hu)
     rgb = np.repeat(grey[:, :, None], 3, axis=2)
     if lungs is not None and outline:
         points = flat.index_to_mm(np.indices(flat.shape).reshape(3, -1).T)
         inside = (sample(lungs, points, outside=0.0) > 0.5).reshape(flat.shape).squeeze(axis)
         rgb[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_RGB
-    if plane == "coronal":
+    if plane != "axial":
         rgb = rgb[::-1]  # z grows to the head
     tile = padded(rgb, size)
-    return marked(tile, flat.spacing_mm[2]) if marks else tile
+    return marked(tile, flat.spacing_mm[1 if plane == "sagittal" else 2], _SIDES[plane]) if marks else tile
 
 
-def marked(tile: Tile, pixel_mm: float) -> Tile:
-    """The tile with R at the patient's right, L at the left, and a bar of :data:`BAR_MM`, in white.
+def marked(tile: Tile, pixel_mm: float, sides: tuple[str, str] = ("R", "L")) -> Tile:
+    """The tile with the names of its sides and a bar of :data:`BAR_MM`, in white.
 
     Parameters
     ----------
@@ -101,19 +135,24 @@ def marked(tile: Tile, pixel_mm: float) -> Tile:
         A slice on which the patient's right is on the left.
     pixel_mm : float
         Edge of a pixel on the body.
+    sides : (str, str)
+        R and L: the patient's sides; A and P: front and back.
     """
     image = Image.fromarray(tile)
     draw, size = ImageDraw.Draw(image), len(tile)
-    for side, x, anchor in (("R", 3, "lm"), ("L", size - 4, "rm")):
-        draw.text((x, size // 2), side, fill=_MARK_RGB, font_size=max(9, size // 15), anchor=anchor)
-    length, thick, margin = round(BAR_MM / pixel_mm), max(2, size // 75), max(4, size // 30)
-    draw.rectangle((margin, size - margin - thick, margin + length - 1, size - margin - 1), fill=_MARK_RGB)
+    edge: dict[str, Any] = {"stroke_width": 1, "stroke_fill": (0, 0, 0)}  # to be seen on white tissue too
+    for side, x, anchor in ((sides[0], 3, "lm"), (sides[1], size - 4, "rm")):
+        draw.text((x, size // 2), side, fill=_MARK_RGB, font_size=max(9, size // 15), anchor=anchor, **edge)
+    length, thick, margin = round(BAR_MM / pixel_mm), max(3, size // 60), max(4, size // 30)
+    draw.rectangle(
+        (margin, size - margin - thick, margin + length - 1, size - margin - 1), fill=_MARK_RGB, outline=(0, 0, 0)
+    )
     return np.asarray(image)
 
 
-def windowed(hu: NDArray) -> NDArray[np.uint8]:
-    """HU in the lung window as grey values 0 .. 255."""
-    low, high = LUNG_WINDOW_HU
+def windowed(hu: NDArray, window_hu: tuple[float, float] = LUNG_WINDOW_HU) -> NDArray[np.uint8]:
+    """HU in a window as grey values 0 .. 255."""
+    low, high = window_hu
     return np.asarray(np.round(np.clip((hu - low) / (high - low), 0.0, 1.0) * 255), dtype=np.uint8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -116,6 +117,17 @@ def shortened(text: str, limit: int = 42) -> str:
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def natural_key(text: str) -> list[tuple[int, float, str]]:
+    """What names are sorted by: their numbers as numbers.
+
+    >>> sorted(["group 10", "group 2", "3 to 4", "below 3"], key=natural_key)
+    ['below 3', '3 to 4', 'group 2', 'group 10']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", text.removeprefix("below "))
+    key = [(0, float(p), "") if i % 2 else (1, 0.0, p.casefold()) for i, p in enumerate(parts) if p]
+    return [*key[:1], (-1, 0.0, ""), *key[1:]] if text.startswith("below ") else key
 
 
 def _settle(figure: Figure) -> None:

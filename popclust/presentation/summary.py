@@ -78,8 +78,8 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         title=PurePosixPath(view.study.url).name,
         style=Markup(style),  # the package's own file
         script=Markup(script),
-        style_hash=_policy_hash(style),
-        script_hash=_policy_hash(script),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
         headline=content.headline(view),
         verdict=content.verdict(view),
         standing=first_screen.standing(view),
@@ -122,7 +122,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _policy_hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     """What a Content-Security-Policy names an inline script or style by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

@@ -1,0 +1,204 @@
+"""The parts that the explorer is made of: controls, map, matrix, tables; none knows what the others do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bokeh.core.properties import value
+from bokeh.models import (
+    Button,
+    ColorBar,
+    ColumnDataSource,
+    CustomJS,
+    DataTable,
+    FactorRange,
+    HoverTool,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+    NumberFormatter,
+    ScientificFormatter,
+    Select,
+    Slider,
+    StringFormatter,
+    TableColumn,
+)
+from bokeh.plotting import figure
+
+from popclust.presentation import explorer_data as data
+from popclust.presentation.association_figure import frequent_terms
+from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
+from popclust.presentation.explorer_selection import matrix_cells
+from popclust.presentation.style import BLUE, INK, MUTED, shortened
+from popclust.reported import Grouping
+
+_COLUMNS = (
+    ("cluster", "group", 55, True),
+    ("term", "term", 190, True),
+    ("mentioned", "mentioned", 85, True),
+    ("in_group", "in the group", 100, False),
+    ("in_all", "in all", 100, False),
+    ("odds_ratio", "odds ratio", 80, False),
+    ("p_holm", "corrected p", 90, True),
+)
+"""Field, title, width and whether it sorts: text of numbers does not."""
+_MATRIX_TERMS = 60
+_DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
+
+_SAVE = """
+const fields = ["volume_id", "group", "category", "scanner", "kernel"];
+const chosen = source.selected.indices.length ? source.selected.indices : [...source.data["volume_id"].keys()];
+const cell = (v) => '"' + String(v).replaceAll('"', '""') + '"';
+const lines = [fields.join(","), ...chosen.map((i) => fields.map((f) => cell(source.data[f][i])).join(","))];
+const link = document.createElement("a");
+link.href = URL.createObjectURL(new Blob([lines.join("\\n") + "\\n"], { type: "text/csv" }));
+link.download = "selection.csv";
+link.click();
+URL.revokeObjectURL(link.href);
+"""
+
+
+class Controls:
+    """What a person chooses from."""
+
+    def __init__(self, explored: data.Explored, grouping: Grouping) -> None:
+        known = explored.groupings.grid
+        names = [(d, DESCRIPTOR_TITLES.get(d, d)) for d in known["descriptor"].unique()]
+        numbers = known["n_clusters"]
+        low, high = int(numbers.min()), int(numbers.max())
+        self.descriptor = Select(title="groups formed on", options=names, value=grouping.descriptor, width=150)
+        self.n_clusters = Slider(
+            title="number of groups K",
+            start=low,
+            end=max(high, low + 1),
+            step=1,
+            value=grouping.n_clusters,
+            width=260,
+        )
+        seeds = [str(s) for s in sorted(known["seed"].unique())]
+        self.seed = Select(title="seed", options=seeds, value=str(grouping.seed), width=80)
+        self.colour = Select(title="colour by", options=data.colour_choices(explored), value="cluster", width=230)
+        self.group = Select(title="group", options=[""], value="", width=120)
+
+
+class MapPlot:
+    """The map with a legend of its own: Bokeh's is made once and stays as it was when the colours change."""
+
+    def __init__(self, points: ColumnDataSource) -> None:
+        plot = figure(
+            width=700, height=520, tools="tap,lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
+            active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above",
+            title="near volumes look alike (t-SNE)", match_aspect=True, output_backend="webgl",
+        )  # fmt: skip
+        plot.toolbar.logo = None
+        self._dots = plot.scatter(
+            "x", "y", source=points, size=10, marker="marker", fill_color="colour", line_color="white",
+            line_width=0.5, selection_line_color=INK, selection_line_width=2, nonselection_fill_alpha=0.35,
+            nonselection_line_color="white",
+        )  # fmt: skip
+        tips = [("volume", "@volume_id"), ("group", "@group"), ("", "@category"), ("scanner", "@scanner")]
+        plot.add_tools(HoverTool(tooltips=tips))
+        plot.axis.visible = False
+        plot.grid.visible = False
+        plot.outline_line_color = "#dfe3e8"
+        self.legend = Legend(items=[], border_line_color=None, label_text_font_size="11px", spacing=1)
+        plot.add_layout(self.legend, "right")
+        self.plot: Any = plot
+
+    def name_categories(self, first_of: Mapping[str, int]) -> None:
+        """Name every category by the first volume that shows it, in two columns where there are many."""
+        size = float(np.clip(220 / np.sqrt(max(1, len(self._dots.data_source.data["x"]))), 4, 10))
+        for glyph in (self._dots.glyph, self._dots.selection_glyph, self._dots.nonselection_glyph):
+            glyph.size = size
+        self.legend.ncols = -(-len(first_of) // 26) or 1
+        self.legend.items = [
+            LegendItem(label=value(shortened(name, 30)), renderers=[self._dots], index=index)
+            for name, index in first_of.items()
+        ]
+
+
+class MatrixPlot:
+    """Terms against groups; a click on a cell is for others to hear."""
+
+    def __init__(self, cells: ColumnDataSource) -> None:
+        self.cells = cells
+        plot = figure(
+            width=700, height=520, x_range=FactorRange(), y_range=FactorRange(), tools="tap,ywheel_zoom,reset",
+            x_axis_location="above", toolbar_location=None, title="terms against groups: click a cell for its patients",
+        )  # fmt: skip
+        colours = LinearColorMapper(palette=_DIVERGING, low=-5, high=5)
+        plot.rect(
+            "group", "row", 0.94, 0.9, source=cells, fill_color={"field": "strength", "transform": colours},
+            line_color=None, selection_line_color=INK, selection_line_width=2, nonselection_fill_alpha=1.0,
+        )  # fmt: skip
+        plot.add_layout(ColorBar(color_mapper=colours, title="log2 odds ratio", width=10, label_standoff=4), "right")
+        tips = [("term", "@term"), ("group", "@group"), ("with the term", "@V of @R"), ("p", "@p_holm{0.0e}")]
+        plot.add_tools(HoverTool(tooltips=tips))
+        plot.grid.visible = False
+        plot.axis.major_tick_line_color = None
+        self.plot: Any = plot
+
+    def fill(self, tests: pd.DataFrame, n_groups: int, alpha: float) -> None:
+        """Show the tests of a grouping: the most frequent terms; grey where p is above alpha."""
+        terms = frequent_terms(tests, _MATRIX_TERMS)
+        names = _row_names(terms)
+        cells = matrix_cells(tests, list(names), alpha)
+        cells = cells.assign(group=cells["cluster"].astype(str), row=cells["term_id"].map(names))
+        self.plot.x_range.factors = [str(k) for k in range(n_groups)]
+        self.plot.y_range.factors = list(names.values())[::-1]
+        self.plot.height = int(np.clip(120 + 15 * len(names), 300, 1000))
+        self.plot.xaxis.major_label_orientation = "vertical" if n_groups > 24 else "horizontal"
+        self.cells.selected.indices = []
+        self.cells.data = cells.to_dict("list")
+
+
+def _row_names(terms: pd.DataFrame) -> dict[str, str]:
+    """A short name for every term_id, no two alike."""
+    short = terms["term"].map(lambda term: shortened(term, 30))
+    again = short.groupby(short).cumcount()
+    names = [f"{name} ({n + 1})" if n else name for name, n in zip(short, again, strict=True)]
+    return dict(zip(terms["term_id"], names, strict=True))
+
+
+def associations_table(tests: ColumnDataSource) -> DataTable:
+    """Significant associations; a click colours the map by the term."""
+    formats = {"p_holm": ScientificFormatter(precision=1, power_limit_low=-1)}
+    columns = [
+        TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
+        for f, t, w, s in _COLUMNS
+    ]
+    return DataTable(source=tests, columns=columns, index_position=None, width=700, height=260)
+
+
+def alike_table(alike: ColumnDataSource) -> DataTable:
+    """The volumes most like the one shown; a click goes there."""
+    columns = [
+        TableColumn(field="volume_id", title="volume", width=170),
+        TableColumn(field="group", title="group", width=60),
+        TableColumn(field="distance", title="distance", width=80, formatter=NumberFormatter(format="0.000")),
+    ]
+    return DataTable(source=alike, columns=columns, index_position=None, width=400, height=180)
+
+
+def topics_plot(shares: ColumnDataSource) -> Any:
+    """Topics of one volume against the population's."""
+    plot = figure(
+        width=700, height=200, x_range=shares.data["topic"], title="topics of the volume; dashes: population",
+        toolbar_location=None, tools="",
+    )  # fmt: skip
+    plot.vbar(x="topic", top="share", width=0.75, color=BLUE, source=shares)
+    plot.scatter(x="topic", y="all", marker="dash", size=16, color=MUTED, line_width=2, source=shares)
+    plot.y_range.start = 0
+    plot.xgrid.visible = False
+    plot.outline_line_color = None
+    return plot
+
+
+def save_button(points: ColumnDataSource) -> Button:
+    """What is selected, as CSV, from the browser: pseudonyms and what the map shows."""
+    button = Button(label="save the selection (CSV)", width=200)
+    button.js_on_click(CustomJS(args={"source": points}, code=_SAVE))
+    return button

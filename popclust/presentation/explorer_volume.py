@@ -1,0 +1,111 @@
+"""The explorer's view of one volume: three planes to scroll through, in any window, with the lungs outlined."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from bokeh.layouts import column, row
+from bokeh.models import Checkbox, Div, Select, Slider
+from markupsafe import escape
+
+from popclust.imaging.ome_zarr import read_ome_zarr
+from popclust.imaging.volume import Volume
+from popclust.presentation.explorer_data import data_uri
+from popclust.presentation.pictures import read_lungs
+from popclust.presentation.slices import AXIS_OF_PLANE, WINDOWS_HU, Plane, slice_tile
+from popclust.study import Study
+
+TILE_PX = 230
+"""Edge of a picture."""
+
+
+class VolumeViewer:
+    """Three pictures with their sliders."""
+
+    def __init__(self, study: Study, css: str) -> None:
+        self.study = study
+        self.volume_id = ""
+        self.volume: Volume | None = None
+        self.lungs: Volume | None = None
+        self.note = Div(text="<p>Click a volume on the map.</p>", stylesheets=[css])
+        self.window = Select(title="window", options=list(WINDOWS_HU), value="lung", width=120)
+        self.outline = Checkbox(label="outline of the lungs", active=True)
+        self.pictures = {p: Div(stylesheets=[css], width=TILE_PX, height=TILE_PX) for p in AXIS_OF_PLANE}
+        self.sliders = {
+            p: Slider(title=f"{p} slice", start=0, end=1, step=1, value=0, width=TILE_PX - 20) for p in AXIS_OF_PLANE
+        }
+        for plane, slider in self.sliders.items():
+            slider.on_change("value", partial(self._moved, plane))
+        self.window.on_change("value", lambda attr, old, new: self.redraw())
+        self.outline.on_change("active", lambda attr, old, new: self.redraw())
+        columns = [column(self.pictures[p], self.sliders[p]) for p in AXIS_OF_PLANE]
+        self.layout: Any = column(self.note, row(self.window, self.outline), row(*columns), visible=False)
+        self.empty = column(self.note)
+
+    def show(self, volume_id: str) -> None:
+        """Read a volume and show its middle: where most lung is."""
+        self.volume_id, self.volume, self.lungs = volume_id, None, None
+        if not self.study.settings.summarize.show_examples:
+            self._say("Slices are not shown (summarize.show_examples is off).")
+            return
+        if not self.study.exists("volumes", f"{volume_id}.ome.zarr", "zarr.json"):
+            self._say("The study holds no voxels of this volume.")
+            return
+        self._say("")
+        volume = read_ome_zarr(self.study.path("volumes", f"{volume_id}.ome.zarr"))
+        self.lungs = read_lungs(self.study, volume_id)
+        for plane, axis in AXIS_OF_PLANE.items():
+            n_slices = volume.shape[axis]
+            self.sliders[plane].update(end=max(1, n_slices - 1), value=self._middle(volume, axis))
+        self.volume = volume  # from here on a slider draws
+        self.redraw()
+
+    def redraw(self) -> None:
+        """All three planes anew."""
+        for plane in AXIS_OF_PLANE:
+            self._draw(plane)
+
+    def _moved(self, plane: Plane, attr: str, old: int, new: int) -> None:
+        self._draw(plane)
+
+    def _draw(self, plane: Plane) -> None:
+        if self.volume is None:
+            return
+        axis, index = AXIS_OF_PLANE[plane], int(self.sliders[plane].value)
+        position_mm = self.volume.origin_mm[axis] + index * self.volume.spacing_mm[axis]
+        tile = slice_tile(
+            self.volume,
+            self.lungs,
+            plane,
+            TILE_PX,
+            outline=self.outline.active,
+            marks=True,
+            position_mm=position_mm,
+            window_hu=WINDOWS_HU[self.window.value],
+        )
+        n_slices = self.volume.shape[axis]
+        alt = f"{plane} slice {index + 1} of {n_slices} of {self.volume_id}, {self.window.value} window"
+        self.pictures[
+            plane
+        ].text = f'<img alt="{escape(alt)}" src="{data_uri(tile)}" width="{TILE_PX}" height="{TILE_PX}">'
+
+    def _middle(self, volume: Volume, axis: int) -> int:
+        """Index of the plane with most lung, the middle one without a mask."""
+        if self.lungs is None or not self.lungs.voxels.any():
+            return volume.shape[axis] // 2
+        area = self.lungs.voxels.sum(axis=tuple(a for a in range(3) if a != axis))
+        place = (
+            self.lungs.origin_mm[axis]
+            + float(np.median(np.flatnonzero(area >= 0.95 * area.max()))) * (self.lungs.spacing_mm[axis])
+        )
+        return int(
+            np.clip(round((place - volume.origin_mm[axis]) / volume.spacing_mm[axis]), 0, volume.shape[axis] - 1)
+        )
+
+    def _say(self, text: str) -> None:
+        self.note.text = f"<p>{escape(text)}</p>" if text else ""
+        self.layout.visible = True
+        for model in (self.window, self.outline, *self.sliders.values(), *self.pictures.values()):
+            model.visible = not text
