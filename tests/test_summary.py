@@ -442,6 +442,6 @@ def test_a_page_about_a_volume_that_was_left_out(made: MadeStudy, view: StudyVie
     assert "not included" in text and "No slices" in text
     quiet = made.study.with_settings("summarize", show_examples=False)
     assert "<img" not in volume_page.volume_page(quiet, bad)
-    with pytest.raises(InputError, match="no volume 'nobody' in cohort[.]parquet, which holds 46"):
+    with pytest.raises(InputError, match=r"no volume 'nobody' in cohort[.]parquet, which holds 46"):
         volume_page.volume_page(made.study, "nobody")
     assert main(["view", made.study.url, "nobody"]) == 2
