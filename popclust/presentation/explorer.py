@@ -142,7 +142,7 @@ class Session:
         self._controls = Controls(explored, self.grouping)
         self.descriptor, self.n_clusters = self._controls.descriptor, self._controls.n_clusters
         self.seed, self.colour, self.group = self._controls.seed, self._controls.colour, self._controls.group
-        self.map = MapPlot(self.points)
+        self.map = MapPlot(self.points, len(explored.volumes))
         self.matrix = MatrixPlot(self.cells)
         self.regroup()
         self._listen()

@@ -46,6 +46,8 @@ _COLUMNS = (
 )
 """Field, title, width and whether it sorts: text of numbers does not."""
 _MATRIX_TERMS = 60
+_MANY = 2000
+"""More points than these are drawn by the graphics card."""
 _DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 
 _SAVE = """
@@ -87,11 +89,12 @@ class Controls:
 class MapPlot:
     """The map with a legend of its own: Bokeh's is made once and stays as it was when the colours change."""
 
-    def __init__(self, points: ColumnDataSource) -> None:
+    def __init__(self, points: ColumnDataSource, n_points: int) -> None:
         plot = figure(
             width=700, height=520, tools="tap,lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
             active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above",
-            title="near volumes look alike (t-SNE)", match_aspect=True, output_backend="webgl",
+            title="near volumes look alike (t-SNE)", match_aspect=True,
+            output_backend="webgl" if n_points > _MANY else "canvas",
         )  # fmt: skip
         plot.toolbar.logo = None
         self._dots = plot.scatter(
@@ -107,10 +110,11 @@ class MapPlot:
         self.legend = Legend(items=[], border_line_color=None, label_text_font_size="11px", spacing=1)
         plot.add_layout(self.legend, "right")
         self.plot: Any = plot
+        self._n_points = n_points
 
     def name_categories(self, first_of: Mapping[str, int]) -> None:
         """Name every category by the first volume that shows it, in two columns where there are many."""
-        size = float(np.clip(220 / np.sqrt(max(1, len(self._dots.data_source.data["x"]))), 4, 10))
+        size = float(np.clip(220 / np.sqrt(max(1, self._n_points)), 4, 10))
         for glyph in (self._dots.glyph, self._dots.selection_glyph, self._dots.nonselection_glyph):
             glyph.size = size
         self.legend.ncols = -(-len(first_of) // 26) or 1
