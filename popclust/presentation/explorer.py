@@ -144,30 +144,33 @@ class Session:
         self.seed, self.colour, self.group = self._controls.seed, self._controls.colour, self._controls.group
         self.map = MapPlot(self.points, len(explored.volumes))
         self.matrix = MatrixPlot(self.cells)
+        self.shares.data = self._shares_of(None)
+        self.tabs = self._make_tabs()
         self.regroup()
         self._listen()
 
     def show(self, document: Document) -> None:
         """Lay everything out."""
         document.title = "popclust explorer"
-        save = save_button(self.points)
+        controls = row(self.descriptor, self.n_clusters, self.seed, self.colour)
         below = Tabs(
             tabs=[
                 TabPanel(title="Associations", child=associations_table(self.tests)),
                 TabPanel(title="Matrix", child=self.matrix.plot),
             ]
         )
-        volume = column(self.viewer.layout, self.facts, Div(text="<h3>Alike by topics</h3>", stylesheets=[_CSS]),
-                        alike_table(self.alike), topics_plot(self.shares))  # fmt: skip
-        self.tabs = Tabs(
-            tabs=[
-                TabPanel(title="Volume", child=volume),
-                TabPanel(title="Group", child=column(self.group, self.card)),
-                TabPanel(title="Selection", child=column(self.chosen, save)),
-            ]
-        )
-        controls = row(self.descriptor, self.n_clusters, self.seed, self.colour)
         document.add_root(column(controls, self.headline, row(column(self.map.plot, below), self.tabs)))
+
+    def _make_tabs(self) -> Tabs:
+        """What is shown of one volume, of a group, of several volumes."""
+        alike = Div(text="<h3>Alike by topics</h3>", stylesheets=[_CSS])
+        volume = column(self.viewer.layout, self.facts, alike, alike_table(self.alike), topics_plot(self.shares))
+        panels = {
+            "Volume": volume,
+            "Group": column(self.group, self.card),
+            "Selection": column(self.chosen, save_button(self.points)),
+        }
+        return Tabs(tabs=[TabPanel(title=title, child=child) for title, child in panels.items()])
 
     def regroup(self) -> None:
         """Show the grouping that the controls ask for."""
@@ -197,11 +200,9 @@ class Session:
 
     def pick(self, indices: list[int]) -> None:
         """Show the volume that was clicked, or test those that were drawn around."""
-        topics = [str(t) for t in range(self.explored.topic_share.shape[1])]
-        everybody = self.explored.topic_share.mean(axis=0)
         title, self._title = self._title, ""
         if not indices:
-            self.shares.data = {"topic": topics, "share": [0.0] * len(topics), "all": everybody.tolist()}
+            self.shares.data = self._shares_of(None)
             return
         if title or not self._is_one_click(indices):
             self.chosen.text = several.selection_html(self.explored, indices, title)
@@ -210,15 +211,17 @@ class Session:
         index = indices[0]
         self.viewer.show(str(self.explored.volumes["volume_id"].iloc[index]))
         self.facts.text = data.volume_html(self.explored, self.clusters, index)
-        self.shares.data = {
-            "topic": topics,
-            "share": self.explored.topic_share[index].tolist(),
-            "all": everybody.tolist(),
-        }
+        self.shares.data = self._shares_of(index)
         alike = several.neighbours_of(self.explored, *self._descriptors, index)
         self.alike.data = alike.assign(group=self.clusters["cluster"].to_numpy()[alike["index"]]).to_dict("list")
-        if hasattr(self, "tabs"):
-            self.tabs.active = _VOLUME
+        self.tabs.active = _VOLUME
+
+    def _shares_of(self, index: int | None) -> dict[str, list]:
+        """Topics of a volume, 0 where none is shown, beside the population's."""
+        share = self.explored.topic_share
+        own = np.zeros(share.shape[1]) if index is None else share[index]
+        topics = [str(t) for t in range(share.shape[1])]
+        return {"topic": topics, "share": own.tolist(), "all": share.mean(axis=0).tolist()}
 
     @cached_property
     def _descriptors(self) -> tuple[xr.Dataset, xr.Dataset]:
