@@ -325,7 +325,9 @@ def test_in_a_real_browser(tmp_path: Path) -> None:
         addresses = {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert addresses == {"127.0.0.1"}
         tab.goto(url)
-        tab.wait_for("window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle")
+        # what lies in a tab that is not shown is never drawn, so the document as a whole never rests
+        tab.wait_for("window.Bokeh && Bokeh.documents.length > 0 && Bokeh.index.roots.length > 0", 120)
+        tab.wait_for(f"{LEGEND}.length > 0", 120)
         explored = data.read_explored(study)
         volume_id = explored.volumes["volume_id"][5]
         tab.click(*place_of_volume(tab, 5))
