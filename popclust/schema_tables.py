@@ -49,6 +49,7 @@ TABLES = {
         n_votes   int64   -  descriptors of either that are nearer to one of the other than to anybody else's, by far
         n_matches int64   -  keypoint locations with a mutual nearest descriptor
         n_inliers int64   -  of these, the locations that one rigid map takes onto each other
+        same_person_as string - patient_id by which the tests count the person, under whichever others it stands
     """,
     "atlas/templates": """
         a template that was offered for the atlas

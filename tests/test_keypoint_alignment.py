@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,14 @@ def test_blocks_change_nothing(monkeypatch):
     whole = find_duplicates(_population(), {})
     monkeypatch.setattr(duplicates, "BLOCK", 4)
     assert find_duplicates(_population(), {}) == whole
+
+
+def test_one_person_under_several_ids_has_one():
+    patient = pd.Series({"v1": "pc", "v2": "pb", "v3": "pa", "v4": "pd", "v5": "pc", "v6": "pe"})
+    pairs = pd.DataFrame({"volume_a": ["v1", "v2", "gone"], "volume_b": ["v2", "v3", "v6"]})
+    person = duplicates.one_id_per_person(patient, pairs)
+    assert person.to_dict() == {"v1": "pa", "v2": "pa", "v3": "pa", "v4": "pd", "v5": "pa", "v6": "pe"}
+    assert duplicates.one_id_per_person(patient, pairs.iloc[:0]).equals(patient.rename("same_person_as"))
 
 
 def test_no_duplicates_among_one_or_none():

@@ -105,6 +105,25 @@ def test_patients_of_two_hospitals_with_the_same_number() -> None:
     assert patient_pseudonym(KEY, "", "", "s") != patient_pseudonym(KEY, "", "", "t")
 
 
+def test_one_patient_whose_number_is_written_in_several_ways() -> None:
+    ways = ["4711a", " 4711A ", "004711A", "47 11a"]
+    assert len({patient_pseudonym(KEY, "Clinic", way, way) for way in ways}) == 1
+    assert patient_pseudonym(KEY, " clinic", "4711a", "s") == patient_pseudonym(KEY, "CLINIC", "4711a", "s")
+
+
+@pytest.mark.parametrize(
+    "nobody", ["ANONYMOUS", "anon", "Unknown", "0000", " ", "N/A", "Patient^Anonymous", "XXX", "Test"]
+)
+def test_who_has_everybodys_number_is_not_merged(nobody: str) -> None:
+    assert patient_pseudonym(KEY, "", nobody, "s") != patient_pseudonym(KEY, "", nobody, "t")
+    assert patient_pseudonym(KEY, "", nobody, "s") == patient_pseudonym(KEY, "", "", "s")
+
+
+@pytest.mark.parametrize("somebody", ["ANON0042", "Nancy1", "Nullmeier", "TEST-17", "X1", "10", "IDA"])
+def test_numbers_that_only_look_like_nobodys(somebody: str) -> None:
+    assert patient_pseudonym(KEY, "", somebody, "s") == patient_pseudonym(KEY, "", somebody, "t")
+
+
 @given(st.dates(date(1990, 1, 1), date(2030, 1, 1)), st.integers(0, 4000), st.text(min_size=1))
 def test_shifted_dates_keep_intervals(day: date, later: int, patient_id: str) -> None:
     first = shifted_date(KEY, patient_id, day)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ _REPORT_COLUMNS: dict[str, Kind] = {
     "accession_number": "accession",
 }
 _KEY_BYTES = 32
+_NOBODY = re.compile(
+    r"[\W_0X]*|([\W_]*(ANON(YM[A-Z]*)?|DE-?IDENTIFIED|UNKNOWN|UNBEKANNT|UNNAMED|NONE|NULL|NIL|NAN|N/?A|NO_?(ID|NAME)"
+    r"|REMOVED|REDACTED|EMPTY|TEST|DUMMY|PATIENT|NAME|P?ID))+[\W_]*"
+)
+"""IDs that an anonymizer or a clerk gives to everybody. With a number behind it (ANON0042) it may be somebody's."""
 _MAX_SHIFT_DAYS = 365
 
 
@@ -121,10 +127,27 @@ def pseudonym(key: bytes, kind: Kind, value: str) -> str:
 
 
 def patient_pseudonym(key: bytes, issuer: str, patient_id: str, study_identity: str) -> str:
-    """Pseudonym of a patient: of the issuer and the ID together, or of the study where there is no ID."""
+    """Pseudonym of a patient: of the issuer and the ID together, or of the study where there is no ID.
+
+    Case, spaces and leading zeros of an ID play no part: scanners and PACS differ in them. What an anonymizer writes
+    for everybody (ANONYMOUS, UNKNOWN, 0) is no ID.
+    """
+    number = one_way_of_writing(patient_id)
     # The separator cannot occur in a DICOM string.
-    value = f"id\\{issuer}\\{patient_id}" if patient_id else f"study\\{study_identity}"
+    value = f"id\\{''.join(issuer.split()).upper()}\\{number}" if number else f"study\\{study_identity}"
     return pseudonym(key, "patient", value)
+
+
+def one_way_of_writing(patient_id: str) -> str:
+    """A patient's ID as it is compared; empty if it stands for nobody.
+
+    Examples
+    --------
+    >>> one_way_of_writing(" 00 4711"), one_way_of_writing("pat-7a"), one_way_of_writing("Anonymous^Patient")
+    ('4711', 'PAT-7A', '')
+    """
+    text = "".join(patient_id.split()).upper()
+    return "" if _NOBODY.fullmatch(text) else text.lstrip("0")
 
 
 def report_pseudonym(key: bytes, row: Mapping[str, object]) -> dict[str, str]:

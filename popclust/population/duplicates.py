@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.volume import Volume
@@ -97,6 +100,31 @@ def find_duplicates(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]
             if pair.n_inliers >= MIN_INLIERS:
                 pairs.append(pair)
     return sorted(pairs, key=lambda p: (p.volume_a, p.volume_b))
+
+
+def one_id_per_person(patient_of_volume: pd.Series, pairs: pd.DataFrame) -> pd.Series:
+    """The patient_id by which each volume's person is counted, where one person stands under several.
+
+    Parameters
+    ----------
+    patient_of_volume : pandas.Series
+        patient_id by volume_id.
+    pairs : pandas.DataFrame
+        Rows of duplicates.parquet: `volume_a` and `volume_b` show one person.
+
+    Returns
+    -------
+    pandas.Series
+        By volume_id: of all patient_ids that pairs join, directly or through others, the first in order.
+    """
+    ids, code = np.unique(patient_of_volume.to_numpy(dtype=str), return_inverse=True)
+    of_volume = pd.Series(code, index=patient_of_volume.index)
+    known = pairs[pairs["volume_a"].isin(of_volume.index) & pairs["volume_b"].isin(of_volume.index)]
+    ends = of_volume[known["volume_a"]].to_numpy(), of_volume[known["volume_b"]].to_numpy()
+    links = coo_array((np.ones(len(known)), ends), shape=(len(ids), len(ids)))
+    _, person = connected_components(links, directed=False)
+    first = pd.Series(np.arange(len(ids))).groupby(person).min().to_numpy()
+    return pd.Series(ids[first[person[code]]], index=patient_of_volume.index, name="same_person_as")
 
 
 def _to_compare(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> Iterator[tuple[_Held, _Held]]:

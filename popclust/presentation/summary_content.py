@@ -293,7 +293,7 @@ def _warnings(view: StudyView) -> list[Banner]:
     if n_same:
         texts.append(
             f"{_counted(n_same, 'volume')} show a person who is in the cohort under another pseudonym too "
-            "(duplicates.parquet): the tests count such a person more than once."
+            "(duplicates.parquet): the tests count such a person once, unless they count volumes."
         )
     p_value = selected_p_value(view)
     has_found = bool((view.reported_associations()["p_holm"] <= view.alpha).any())

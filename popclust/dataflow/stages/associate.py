@@ -19,6 +19,7 @@ from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_p
 from popclust.evaluation.permutation import null_criterion
 from popclust.evaluation.validity import examine
 from popclust.parts import Made
+from popclust.population.duplicates import one_id_per_person
 from popclust.population.groupings import Groupings
 from popclust.reported import Grouping
 from popclust.reports.measured_errors import measured_errors
@@ -99,7 +100,9 @@ def read_groupings(study: Study) -> Groupings:
 
 
 def counted_population(study: Study, minimum: int | None = None) -> CountedPopulation:
-    """The units of the tests, from the study's tables; `minimum` in place of the settings' minimum count of a term.
+    """The units of the tests, one person under two patient_ids being one, from the study's tables.
+
+    `minimum` stands in place of the settings' minimum count of a term.
 
     Raises
     ------
@@ -118,7 +121,7 @@ def counted_population(study: Study, minimum: int | None = None) -> CountedPopul
         read_groupings(study),
         ReportTerms(present, labels),
         has_report,
-        cohort["patient_id"],
+        one_id_per_person(cohort["patient_id"], study.read_table("duplicates")),
         settings,
         cohort["acquired_on"],
         cohort[list(settings.strata)] if settings.strata else None,
@@ -144,14 +147,15 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=6,
+    version=7,
     title="test associations",
     sections=("associate",),
-    reads=("cluster", "terms", "topics", "ingest", "normalize"),
+    reads=("cluster", "terms", "topics", "ingest", "duplicates", "normalize"),
     build_needs=lambda known: [
         known.marker("cluster"),
         known.marker("terms"),
         known.output("ingest"),
+        known.output("duplicates"),
         known.marker("normalize"),
     ],
     build=build,
