@@ -77,7 +77,7 @@ def test_every_task_has_one_outcome(maybe_client: Client | None):
 
 def test_trouble_of_one_stops_nobody(maybe_client: Client | None, tmp_path: Path):
     tasks = [Task(str(i), (i, str(tmp_path))) for i in range(6)]
-    outcomes = {o.key: o for o in run_window(maybe_client, "t", _work, tasks, attempts=2)}
+    outcomes = {o.key: o for o in run_window(maybe_client, "t", _work, tasks, compute=ComputeSettings(attempts=2))}
     assert len(outcomes) == 6
     assert (outcomes["1"].error, outcomes["1"].message, outcomes["1"].attempts) == ("flat", "the volume is flat", 1)
     assert (outcomes["2"].error, outcomes["2"].attempts) == ("TypeError", 2)
@@ -92,7 +92,7 @@ def test_a_full_disk_stops_the_run(maybe_client: Client | None):
 
 
 def test_a_task_that_kills_its_worker_fails_alone(client: Client):
-    killer = list(run_window(client, "t", _kill_own_worker, [Task("a", (1,))], attempts=1))
+    killer = list(run_window(client, "t", _kill_own_worker, [Task("a", (1,))], compute=ComputeSettings(attempts=1)))
     assert [o.error for o in killer] == ["worker_died"]
     client.wait_for_workers(2, timeout=30)
     others = list(run_window(client, "t", _square, [Task("b", (3,))]))
@@ -114,14 +114,14 @@ def test_the_only_worker_comes_back_however_often_it_dies():
 
 
 def test_that_nobody_works_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr("popclust.dataflow.window.NO_WORKER_S", 3.0)
+    monkeypatch.setattr("popclust.dataflow.workers.SAY_S", 3.0)
     with (
         LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         threading.Timer(9.0, cluster.scale, [1]).start()
         assert [o.value for o in run_window(client, "s", _square, [Task("a", (3,))])] == [9]
-    said = [r.getMessage() for r in caplog.records if r.name == "popclust.dataflow.window"]
+    said = [r.getMessage() for r in caplog.records if r.name == "popclust.dataflow.workers"]
     assert len(said) >= 2 and said[0].startswith("s: no worker for 3 s; the run goes on as soon as one comes")
 
 
@@ -133,7 +133,9 @@ def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):
             seen.append(i)
             yield Task(str(i), (str(tmp_path), i))
 
-    for n_done, _ in enumerate(run_window(client, "t", _in_flight, tasks(), in_flight_per_thread=2), 1):
+    for n_done, _ in enumerate(
+        run_window(client, "t", _in_flight, tasks(), compute=ComputeSettings(in_flight_per_thread=2)), 1
+    ):
         assert len(seen) <= n_done + 4
     assert len(seen) == 40
 

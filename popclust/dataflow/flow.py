@@ -20,7 +20,8 @@ from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.state import Due, State
-from popclust.dataflow.window import Outcome, Task, run_window
+from popclust.dataflow.window import Outcome, Task, run_window, threads_of
+from popclust.dataflow.workers import Ticket, check_myself
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
@@ -69,6 +70,13 @@ class Flow:
             self._do_population(stage, has_bar=not stage.is_per_volume)
         self.progress.rest()
         self.state.handed_in.save()
+
+    @property
+    def ticket(self) -> Ticket:
+        """What a worker must have and see before it does anything for this run."""
+        beacon = self.lease.file if self.lease else ()
+        content = self.lease.token if self.lease else ""
+        return Ticket(self.study, beacon, content, self.study.settings.compute)
 
     # -- what a stage may do (Work) ------------------------------------------------------------------------------
 
@@ -153,7 +161,7 @@ class Flow:
     @property
     def n_workers(self) -> int:
         """Worker processes of the Dask cluster; 0 where the tasks run in this process."""
-        return len(self.client.scheduler_info(n_workers=-1)["workers"]) if self.client else 0
+        return len(threads_of(self.client, self.study.settings.compute.silent_s)) if self.client else 0
 
     @property
     def n_quarantined(self) -> int:
@@ -261,15 +269,8 @@ class Flow:
             stage.say(record, self.line)
 
     def _window(self, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Outcome]:
-        compute = self.study.settings.compute
-        for outcome in run_window(
-            self.client,
-            self._stage.name,
-            partial(logged, self.study, function),
-            tasks,
-            in_flight_per_thread=compute.in_flight_per_thread,
-            attempts=compute.attempts,
-        ):
+        call = partial(logged, self.study, self.ticket, function)
+        for outcome in run_window(self.client, self._stage.name, call, tasks, compute=self.study.settings.compute):
             self._check_lease()
             yield outcome
 
@@ -313,8 +314,9 @@ class Flow:
             )
 
 
-def logged(study: Study, function: Callable[..., Any], *args: Any) -> Any:
+def logged(study: Study, ticket: Ticket, function: Callable[..., Any], *args: Any) -> Any:
     """Call a task's function; the traceback of what nobody foresaw goes beside the key, for its owner alone."""
+    check_myself(ticket)
     try:
         return function(*args)
     except (VolumeError, InputError, SurroundingsError):

@@ -13,7 +13,8 @@ from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.state import State
-from popclust.errors import InputError
+from popclust.dataflow.workers import check_workers
+from popclust.errors import InputError, SurroundingsError
 from popclust.study import Study
 
 
@@ -72,6 +73,8 @@ def run(
                 study.remove("records", name)
             state = State(study, Quarantine.open(study), HandedIn(study, study_key(study)))
             flow = Flow(study, client, progress, card, state, lease, frozenset([only] if only else names), rescan)
+            if client is not None:
+                check_workers(client, flow.ticket)
             go_through(flow, names)
             flow.lease = None  # given back; what is computed after the run writes nothing
     return flow
@@ -85,5 +88,8 @@ def go_through(flow: Flow, names: tuple[str, ...]) -> None:
             flow.carry_out(stage_named(name))
         ending = "ended"
     finally:
-        is_connected = flow.client is None or flow.client.status == "running"
-        flow.card.write(ending, flow.progress.stages, flow.n_workers if is_connected else 0)
+        try:
+            n_workers = flow.n_workers
+        except SurroundingsError:  # the card is about what was done, not about who is left
+            n_workers = 0
+        flow.card.write(ending, flow.progress.stages, n_workers)

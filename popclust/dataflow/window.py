@@ -6,9 +6,11 @@ Submitting a whole population in one graph would cost the scheduler memory for e
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,13 +22,13 @@ from distributed.comm import CommClosedError
 
 from popclust.dataflow.failure import is_disk_full, place_of
 from popclust.dataflow.isolation import IsolatedError
+from popclust.dataflow.workers import Patience
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
+from popclust.settings import ComputeSettings
 
 log = logging.getLogger(__name__)
 
-NO_WORKER_S = 60.0
-"""A wait for workers that is longer is said, and said again."""
-_ALONE = "the run goes on as soon as one comes: look whether their jobs wait or ended, or start some"
+LOST = "the Dask cluster was lost: its scheduler is gone, or was started again"
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -61,13 +63,12 @@ def run_window(
     function: Callable[..., Any],
     tasks: Iterable[Task],
     *,
-    in_flight_per_thread: int = 16,
-    attempts: int = 2,
+    compute: ComputeSettings | None = None,
 ) -> Iterator[Outcome]:
     """Run `function(*task.args)` for every task; yield outcomes as they come.
 
     A `VolumeError` is final. Any other failure (a killed worker, a crashed child, an unforeseen exception) is tried
-    `attempts` times in all before it counts.
+    `[compute] attempts` times in all before it counts.
 
     Parameters
     ----------
@@ -79,20 +80,21 @@ def run_window(
         Module-level, or a partial of one; what it holds travels with every task, but Dask does not walk through it.
     tasks : iterable of Task
         Taken as there is room.
-    in_flight_per_thread : int
-        Tasks in flight per worker thread; a quarter of them is one graph.
-    attempts : int
-        Attempts at one task.
+    compute : ComputeSettings
+        Tasks in flight per worker thread (a quarter of them is one graph), attempts at one task, and how long a wait
+        may be.
 
     Raises
     ------
     SurroundingsError
-        Disk full, or the Dask cluster is lost. Nothing published is lost.
+        Disk full, the Dask cluster is lost, or nobody is there to work. Nothing published is lost.
     """
+    compute = compute or ComputeSettings()
+    attempts = compute.attempts
     if client is None:
         yield from _run_serially(function, tasks, attempts)
         return
-    window = _Window(client, stage, function, iter(tasks), in_flight_per_thread)
+    window = _Window(client, stage, function, iter(tasks), compute)
     try:
         window.fill()
         while window.running:
@@ -107,8 +109,7 @@ def run_window(
                     yield outcome
             window.fill()
     finally:
-        if window.running:
-            client.cancel(list(window.running), force=True)
+        window.abandon()
 
 
 @dataclass
@@ -119,7 +120,7 @@ class _Window:
     stage: str
     function: Callable[..., Any]
     waiting: Iterator[Task]
-    per_thread: int
+    compute: ComputeSettings
     again: deque[tuple[Task, int]] = field(default_factory=deque)
     running: dict[Future, tuple[Task, int]] = field(default_factory=dict)
 
@@ -160,34 +161,84 @@ class _Window:
         first = next(self._pool)
         return [first, *(self._pool.next_batch(block=False) if self._pool.has_ready() else [])]
 
+    def abandon(self) -> None:
+        """Let go of what is still in flight; there is nobody to tell where the cluster is lost."""
+        if self.running and self.client.status == "running":
+            with suppress(TimeoutError, OSError):
+                self.client.sync(
+                    self.client._cancel, list(self.running), force=True, callback_timeout=self.compute.silent_s
+                )
+
     def _wait(self) -> None:
-        """Until a future has ended; that nobody is there to work is said, for it may wait for ever."""
-        alone_since = time.monotonic()
+        """Until a future has ended; that nobody is there to work is said, and that nobody answers is the end."""
+        patience = Patience(self.stage, self.compute.no_worker_s)
         while not self._pool.has_ready() and not self._pool.is_empty():
             with self._pool.thread_condition:
                 self._pool.thread_condition.wait(timeout=0.1)
             self._ask()
-            now = time.monotonic()
-            if self._n_threads:
-                alone_since = now
-            elif now - alone_since >= NO_WORKER_S:
-                alone_since = now
-                log.error("%s: no worker for %.0f s; %s", self.stage, NO_WORKER_S, _ALONE)
+            patience.look(self._n_threads)
 
     def _room_now(self) -> int:
         self._ask()
-        return max(1, self.per_thread * self._n_threads)
+        return max(1, self.compute.in_flight_per_thread * self._n_threads)
 
     def _ask(self) -> None:
         """How many threads there are, if it is time to ask: workers come and go."""
-        now = time.monotonic()
-        if now - self._asked_at >= _THREADS_S:
-            self._asked_at, self._n_threads = now, n_threads(self.client)
+        if time.monotonic() - self._asked_at >= _THREADS_S:
+            self._n_threads = sum(threads_of(self.client, self.compute.silent_s).values())
+            self._asked_at = time.monotonic()
 
 
-def n_threads(client: Client) -> int:
-    """Worker threads of the Dask cluster now."""
-    return sum(w["nthreads"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
+def threads_of(client: Client, silent_s: float) -> dict[str, int]:
+    """Worker threads of the Dask cluster now, by worker.
+
+    Raises
+    ------
+    SurroundingsError
+        The scheduler is gone, or does not answer within `silent_s` seconds.
+    """
+    if client.status != "running":
+        raise SurroundingsError(LOST)
+    try:
+        return dict(client.sync(client.scheduler.ncores, callback_timeout=silent_s))
+    except TimeoutError:
+        raise SurroundingsError(f"the Dask scheduler did not answer for {silent_s:.0f} s") from None
+    except (OSError, CommClosedError):
+        raise SurroundingsError(LOST) from None
+
+
+@contextmanager
+def watched(client: Client, stage: str, compute: ComputeSettings) -> Iterator[None]:
+    """Watch over a computation that Dask itself waits for: it would do so in silence, and for ever.
+
+    Raises
+    ------
+    SurroundingsError
+        The scheduler is gone or silent, or nobody is there to work.
+    """
+    ended, given_up = threading.Event(), []
+
+    def watch() -> None:
+        patience = Patience(stage, compute.no_worker_s)
+        while not ended.wait(_THREADS_S):
+            try:
+                patience.look(len(threads_of(client, compute.silent_s)))
+            except SurroundingsError as error:
+                given_up.append(error)
+                client.close(timeout=1)  # whoever waits for a result hears of it
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="popclust-watch")
+    watcher.start()
+    try:
+        yield
+    except Exception:
+        if given_up:
+            raise given_up[0] from None
+        raise
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
@@ -227,12 +278,12 @@ def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
     if future.status == "finished" and isinstance(result, Outcome):
         return _for_task(result, task, n)
     if future.status in ("cancelled", "lost"):
-        raise SurroundingsError("the Dask cluster was lost")
+        raise SurroundingsError(LOST)
     error = future.exception()
     if isinstance(error, InputError | SurroundingsError):
         raise error
     if isinstance(error, CommClosedError | FutureCancelledError):
-        raise SurroundingsError("the Dask cluster was lost")
+        raise SurroundingsError(LOST)
     if isinstance(error, KilledWorker):
         message = "the worker died each time (out of memory, or killed from outside)"
         return Outcome(task.key, error="worker_died", message=message, attempts=n, is_final=False)
