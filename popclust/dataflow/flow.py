@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from distributed import Client
 
 from popclust import storage
+from popclust.dataflow.events import DRIVER, EventLog
 from popclust.dataflow.failure import is_disk_full, write_log
 from popclust.dataflow.lease import Lease
 from popclust.dataflow.progress import Progress
@@ -20,6 +21,7 @@ from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.state import Due, State
+from popclust.dataflow.usage import Meter, Usage
 from popclust.dataflow.window import Outcome, Task, run_window, threads_of
 from popclust.dataflow.workers import Ticket, check_myself
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
@@ -47,6 +49,8 @@ class Flow:
     """Read all headers again."""
     has_population: bool = True
     """Whether the volumes make a population; False where they are put on a frozen model, one by one."""
+    events: EventLog | None = None
+    """Where events go; None: nowhere."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """Parts that this run made, by stage."""
 
@@ -70,6 +74,8 @@ class Flow:
             self._do_population(stage, has_bar=not stage.is_per_volume)
         self.progress.rest()
         self.state.handed_in.save()
+        if self.events is not None:
+            self.events.flush()
 
     @property
     def ticket(self) -> Ticket:
@@ -252,11 +258,14 @@ class Flow:
             self._check_disk()
             self.study.write_recipe(stage.recipe(self.study.settings))
             self.study.begin(stage.name, WHOLE, stage.results)
+            meter = Meter()
             made = stage.build(self)
             marker = marker_of(due.recipe, made.read) if made.read else due.wanted[WHOLE]
             self._check_lease()
             done = self.study.publish(stage.name, marker, made, recipe=due.recipe, files=stage.results)
             self.made.setdefault(stage.name, []).append(WHOLE)
+            if self.events is not None:
+                self.events.add(stage.name, Outcome(WHOLE, usage=replace(meter.read(), worker=DRIVER)))
             if has_bar:
                 self.progress.advance(Outcome(WHOLE))
         else:
@@ -272,7 +281,20 @@ class Flow:
         call = partial(logged, self.study, self.ticket, function)
         for outcome in run_window(self.client, self._stage.name, call, tasks, compute=self.study.settings.compute):
             self._check_lease()
+            self._log(outcome)
             yield outcome
+
+    def _log(self, outcome: Outcome) -> None:
+        """Events of one task: one for each part that it made."""
+        if self.events is None:
+            return
+        made = outcome.value if isinstance(outcome.value, dict) and not outcome.error else {}
+        if self._stage.batch_task is None or not made or not all(isinstance(d, Done) for d in made.values()):
+            self.events.add(self._stage.name, outcome)
+            return
+        shared = (outcome.usage or Usage()).shared(len(made))
+        for volume_id in made:
+            self.events.add(self._stage.name, Outcome(volume_id, attempts=outcome.attempts, usage=shared))
 
     def _withdraw(self, damaged: Sequence[DamagedError]) -> None:
         """Nothing damaged is served as true, nor does a volume pay for it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distributed import Client
 from rich.console import Console
 
+from popclust.dataflow.events import EventLog
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import HandedIn, study_key
 from popclust.dataflow.lease import hold
@@ -72,7 +73,10 @@ def run(
                 study.remove("markers", name)
                 study.remove("records", name)
             state = State(study, Quarantine.open(study), HandedIn(study, study_key(study)))
-            flow = Flow(study, client, progress, card, state, lease, frozenset([only] if only else names), rescan)
+            active = frozenset([only] if only else names)
+            flow = Flow(
+                study, client, progress, card, state, lease, active, rescan, events=EventLog(study, card.run_id)
+            )
             if client is not None:
                 check_workers(client, flow.ticket)
             go_through(flow, names)
@@ -88,6 +92,8 @@ def go_through(flow: Flow, names: tuple[str, ...]) -> None:
             flow.carry_out(stage_named(name))
         ending = "ended"
     finally:
+        if flow.events is not None:
+            flow.events.flush()
         try:
             n_workers = flow.n_workers
         except SurroundingsError:  # the card is about what was done, not about who is left

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from distributed.comm import CommClosedError
 
 from popclust.dataflow.failure import is_disk_full, place_of
 from popclust.dataflow.isolation import IsolatedError
+from popclust.dataflow.usage import Meter, Usage
 from popclust.dataflow.workers import Patience
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 from popclust.settings import ComputeSettings
@@ -55,6 +56,8 @@ class Outcome:
     attempts: int = 1
     is_final: bool = True
     """A failure that another attempt would repeat."""
+    usage: Usage | None = None
+    """What the last attempt took, where it came to an end."""
 
 
 def run_window(
@@ -249,6 +252,12 @@ def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
     InputError, SurroundingsError
         No fault of the volume's: wrong settings, a full disk, something damaged in the study.
     """
+    meter = Meter()
+    outcome = _attempted(function, *args)
+    return replace(outcome, usage=meter.read())
+
+
+def _attempted(function: Callable[..., Any], *args: Any) -> Outcome:
     try:
         return Outcome("", value=function(*args))
     except VolumeError as error:
@@ -293,4 +302,4 @@ def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
 
 
 def _for_task(outcome: Outcome, task: Task, n: int) -> Outcome:
-    return Outcome(task.key, outcome.value, outcome.error, outcome.message, n, outcome.is_final)
+    return replace(outcome, key=task.key, attempts=n)
