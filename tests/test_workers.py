@@ -160,9 +160,12 @@ def test_a_worker_that_stands_still_gives_up_its_tasks():
 
 RUN = """
 import sys, time
-from popclust.dataflow.client import connect
+from popclust.dataflow.client import WORKER_CONFIG, connect
 from popclust.dataflow.failure import exit_code, plain_console
 from popclust.dataflow.window import Task, run_window, threads_of
+
+WORKER_CONFIG["distributed.comm.timeouts.connect"] = "5s"  # how long a lost scheduler is looked for
+
 
 def work(x):
     time.sleep(0.2)
@@ -177,10 +180,11 @@ sys.exit(exit_code(act, plain_console(), log_folder=lambda: None))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [True, False], ids=["started again", "gone"])
 def test_a_scheduler_that_is_lost_ends_the_run_in_one_line(tmp_path: Path, comes_back: bool):
     file, port = tmp_path / "scheduler.json", 18000 + os.getpid() % 2000
-    own = {**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "False", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    own = {**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
     quiet: dict[str, Any] = {"env": own, "cwd": tmp_path, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     dask = [sys.executable, "-m", "dask"]
     start = [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
@@ -198,7 +202,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_in_one_line(tmp_path: Path, comes
             schedulers[0].kill()
             if comes_back:
                 schedulers.append(subprocess.Popen(start, **quiet))
-            _, err = run.communicate(timeout=90)
+            _, err = run.communicate(timeout=200)
         assert run.returncode == STOPPED, err
         assert err.startswith("stopped: the Dask cluster was lost") and err.count("\n") == 1, err
     finally:

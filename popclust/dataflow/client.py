@@ -79,8 +79,9 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
     """
     compute = compute or ComputeSettings()
     if not log.isEnabledFor(logging.INFO):  # what Dask does is of interest to those who ask for it
-        for name in ("distributed", "tornado", "asyncio"):  # a lost connection has a traceback in each
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for name in [*logging.root.manager.loggerDict, "distributed", "tornado", "asyncio"]:
+            if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):  # a lost connection shows in each
+                logging.getLogger(name).setLevel(logging.CRITICAL)
     scheduler = scheduler or dask.config.get("scheduler-address", "") or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
     if scheduler == "serial":
         yield None

@@ -121,7 +121,9 @@ def draw(events: pd.DataFrame, driver: str) -> bytes:
         colours = [GROUP_COLOURS[i % len(GROUP_COLOURS)] for i in range(len(names))]
         axes.stackplot(edges[:-1] / scale, layers, colors=colours, labels=names, step="post", linewidth=0)
         alone = busy_workers(events[own], edges)
-        axes.fill_between(edges[:-1] / scale, -alone, 0, step="post", color=MUTED, linewidth=0, label="launcher")
+        axes.fill_between(
+            edges[:-1] / scale, -alone, 0, step="post", color=MUTED, linewidth=0, label="launcher, waits too"
+        )
         n = events.loc[~own, "worker"].nunique()
         axes.axhline(n, color=INK, linewidth=0.8, linestyle=":")
         _label(axes, wall_s / scale, n, unit)
@@ -133,7 +135,7 @@ def _label(axes: Axes, end: float, n_workers: int, unit: str) -> None:
     axes.set_ylim(-1.2, n_workers * 1.08 + 0.2)
     axes.set_xlabel(f"{unit} since the run began")
     axes.set_ylabel("tasks at work")
-    axes.set_title(f"{n_workers} workers (dotted), what they did, and what the launcher did itself (below 0)")
+    axes.set_title(f"{n_workers} workers (dotted), what they did, and the launcher (below 0)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -148,7 +150,7 @@ def page(events: pd.DataFrame, run_id: str, driver: str) -> bytes:
     stages["utilisation"] = [f"{u:.0%}" for u in stages["utilisation"]]
     body = [
         f"<h1>Performance of run {escape(run_id)}</h1><p>{escape(said)}</p>",
-        draw(events, driver).decode(),
+        _inline(draw(events, driver)),
         "<h2>Stages</h2>",
         _table(stages.to_dict("records")),
         f"<h2>The {len(found.longest)} longest parts</h2>",
@@ -161,6 +163,12 @@ def page(events: pd.DataFrame, run_id: str, driver: str) -> bytes:
     )
     head = f'<meta charset="utf-8"><title>Performance of run {escape(run_id)}</title><style>{style}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n".encode()
+
+
+def _inline(svg: bytes) -> str:
+    """An SVG file's picture, without the head that it needs as a file."""
+    text = svg.decode()
+    return text[text.index("<svg") :]
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
