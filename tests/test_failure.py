@@ -33,7 +33,7 @@ from popclust.dataflow.failure import (
     plain_console,
     to_json,
 )
-from popclust.dataflow.flow import logged
+from popclust.dataflow.perform import logged
 from popclust.dataflow.window import attempt
 from popclust.dataflow.workers import Ticket
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError

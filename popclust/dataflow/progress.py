@@ -195,6 +195,19 @@ class Progress:
             done, total = stage.bar
             self._bars.update(self._bar, completed=done, total=total)
 
+    def credit(self, earlier: str, n_done: int, n_failed: int, seconds: float) -> None:
+        """Parts of the current stage were made while an earlier one went on, whose time theirs was until now."""
+        stage = self.stages[-1]
+        stage.done += n_done
+        stage.failed += n_failed
+        stage.seconds += seconds
+        self._started -= seconds
+        for other in self.stages:
+            if other.name == earlier:
+                other.seconds = max(0.0, other.seconds - seconds)
+        if self._bar is not None:
+            self._bars.advance(self._bar, n_done + n_failed)
+
     def line(self, text: str, style: str = "") -> None:
         """One line for a person, above the bars; it is never read as markup."""
         self._bars.console.print(text, style=style or None, markup=False, highlight=False)

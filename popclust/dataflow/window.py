@@ -39,9 +39,11 @@ class Task:
     """One call for one volume."""
 
     key: str
-    """The volume it is for; no other task of the same window has it."""
+    """The volume it is for; no other task of the same stage and window has it."""
     args: tuple[Any, ...]
     """Arguments of the function: names, never things."""
+    stage: str = ""
+    """Stage that it is of, where it is not the window's."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Outcome:
     """A failure that another attempt would repeat."""
     usage: Usage | None = None
     """What the last attempt took, where it came to an end."""
+    stage: str = ""
+    """Stage of the task, where it is not the window's."""
 
 
 def run_window(
@@ -67,6 +71,7 @@ def run_window(
     tasks: Iterable[Task],
     *,
     compute: ComputeSettings | None = None,
+    follow: Callable[[Outcome], Task | None] = lambda outcome: None,
 ) -> Iterator[Outcome]:
     """Run `function(*task.args)` for every task; yield outcomes as they come.
 
@@ -86,6 +91,8 @@ def run_window(
     compute : ComputeSettings
         Tasks in flight per worker thread (a quarter of them is one graph), attempts at one task, and how long a wait
         may be.
+    follow : callable
+        Told of every outcome; what it hands back goes before all tasks that are still waiting.
 
     Raises
     ------
@@ -95,7 +102,7 @@ def run_window(
     compute = compute or ComputeSettings()
     attempts = compute.attempts
     if client is None:
-        yield from _run_serially(function, tasks, attempts)
+        yield from _run_serially(function, tasks, attempts, follow)
         return
     window = _Window(client, stage, function, iter(tasks), compute)
     try:
@@ -109,6 +116,8 @@ def run_window(
                     log.warning("%s %s: %s; trying again", stage, task.key, outcome.message)
                     window.again.append((task, n + 1))
                 else:
+                    if (next_task := follow(outcome)) is not None:
+                        window.again.append((next_task, 1))
                     yield outcome
             window.fill()
     finally:
@@ -152,7 +161,7 @@ class _Window:
         futures = self.client.map(  # by name, one graph for all: half the cost of as many Delayed objects
             self._call,
             *zip(*(task.args for task, _ in batch), strict=True),
-            key=[f"{self.stage}-{task.key}-{n}-{self._token}" for task, n in batch],
+            key=[f"{task.stage or self.stage}-{task.key}-{n}-{self._token}" for task, n in batch],
             pure=False,
         )
         self.running.update(zip(futures, batch, strict=True))
@@ -275,12 +284,18 @@ def _attempted(function: Callable[..., Any], *args: Any) -> Outcome:
         return Outcome("", error=type(error).__name__, message=f"{place_of(error)}, see the log", is_final=False)
 
 
-def _run_serially(function: Callable[..., Any], tasks: Iterable[Task], attempts: int) -> Iterator[Outcome]:
-    for task in tasks:
-        n, outcome = 1, attempt(function, *task.args)
-        while outcome.error and not outcome.is_final and n < attempts:
-            n, outcome = n + 1, attempt(function, *task.args)
-        yield _for_task(outcome, task, n)
+def _run_serially(
+    function: Callable[..., Any], tasks: Iterable[Task], attempts: int, follow: Callable[[Outcome], Task | None]
+) -> Iterator[Outcome]:
+    for first in tasks:
+        task: Task | None = first
+        while task is not None:
+            n, outcome = 1, attempt(function, *task.args)
+            while outcome.error and not outcome.is_final and n < attempts:
+                n, outcome = n + 1, attempt(function, *task.args)
+            outcome = _for_task(outcome, task, n)
+            task = follow(outcome)
+            yield outcome
 
 
 def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
@@ -295,11 +310,12 @@ def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
         raise SurroundingsError(LOST)
     if isinstance(error, KilledWorker):
         message = "the worker died each time (out of memory, or killed from outside)"
-        return Outcome(task.key, error="worker_died", message=message, attempts=n, is_final=False)
-    return Outcome(
-        task.key, error=type(error).__name__, message=f"{place_of(error)}, see the log", attempts=n, is_final=False
-    )
+        outcome = Outcome("", error="worker_died", message=message, is_final=False)
+    else:
+        message = f"{place_of(error)}, see the log"
+        outcome = Outcome("", error=type(error).__name__, message=message, is_final=False)
+    return _for_task(outcome, task, n)
 
 
 def _for_task(outcome: Outcome, task: Task, n: int) -> Outcome:
-    return replace(outcome, key=task.key, attempts=n)
+    return replace(outcome, key=task.key, attempts=n, stage=task.stage)
