@@ -9,10 +9,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,8 @@ from popclust.settings import ComputeSettings
 log = logging.getLogger(__name__)
 
 LOST = "the Dask cluster was lost: its scheduler is gone, or was started again"
+_SHORT_S, _CALL_S, _MAX_TASKS, _FORGETTING = 0.02, 0.2, 64, 0.05
+"""Tasks shorter than this go together into calls of about so many seconds, so many at most; the share of the latest."""
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -108,13 +111,10 @@ def run_window(
     try:
         window.fill()
         while window.running:
-            for future, result in window.finished():
-                task, n = window.running.pop(future)
-                outcome = _outcome(future, result, task, n)
-                future.release()
-                if outcome.error and not outcome.is_final and n < attempts:
+            for task, outcome in window.finished():
+                if outcome.error and not outcome.is_final and outcome.attempts < attempts:
                     log.warning("%s %s: %s; trying again", stage, task.key, outcome.message)
-                    window.again.append((task, n + 1))
+                    window.again.append((task, outcome.attempts + 1))
                 else:
                     if (next_task := follow(outcome)) is not None:
                         window.again.append((next_task, 1))
@@ -134,44 +134,58 @@ class _Window:
     waiting: Iterator[Task]
     compute: ComputeSettings
     again: deque[tuple[Task, int]] = field(default_factory=deque)
-    running: dict[Future, tuple[Task, int]] = field(default_factory=dict)
+    running: dict[Future, list[tuple[Task, int]]] = field(default_factory=dict)
+    """What each call is for: one task, or several short ones."""
 
     def __post_init__(self) -> None:
         # Results come along with the futures: asked for one by one, each would be a round trip.
         self._pool = as_completed(with_results=True, raise_errors=False)
         # The function is bound, not passed: Dask would walk through every setting of a study for every task.
-        self._call = partial(attempt, self.function)
+        self._call = partial(attempt_each, self.function)
         self._token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
         self._asked_at = -_THREADS_S
         self._n_threads = 0
+        self._seconds = _SHORT_S
+        """What a task takes, lately."""
 
     def fill(self) -> None:
         """Submit what there is room for, a quarter of the window at a time: a graph costs more than its tasks."""
         room = self._room_now()
         if room - len(self.running) < room // 4:
             return
-        batch: list[tuple[Task, int]] = []
-        while len(self.running) + len(batch) < room:
-            task, n = self.again.popleft() if self.again else (next(self.waiting, None), 1)
-            if task is None:
-                break
-            batch.append((task, n))
-        if not batch:
+        calls: list[list[tuple[Task, int]]] = []
+        while len(self.running) + len(calls) < room and (call := self._next_call()):
+            calls.append(call)
+        if not calls:
             return
         futures = self.client.map(  # by name, one graph for all: half the cost of as many Delayed objects
             self._call,
-            *zip(*(task.args for task, _ in batch), strict=True),
-            key=[f"{task.stage or self.stage}-{task.key}-{n}-{self._token}" for task, n in batch],
+            [tuple(task.args for task, _ in call) for call in calls],
+            key=[f"{call[0][0].stage or self.stage}-{call[0][0].key}-{call[0][1]}-{self._token}" for call in calls],
             pure=False,
         )
-        self.running.update(zip(futures, batch, strict=True))
+        self.running.update(zip(futures, calls, strict=True))
         self._pool.update(futures)
 
-    def finished(self) -> list[tuple[Future, Any]]:
-        """Futures that have ended, at least one, each with its result."""
+    def _next_call(self) -> list[tuple[Task, int]]:
+        """The next task, or several where they are short; one that failed before goes alone."""
+        if self.again:
+            return [self.again.popleft()]
+        size = 1 if self._seconds >= _SHORT_S else min(_MAX_TASKS, int(_CALL_S / max(self._seconds, 1e-6)))
+        return [(task, 1) for task in islice(self.waiting, size)]
+
+    def finished(self) -> Iterator[tuple[Task, Outcome]]:
+        """Tasks that have ended, those of one call at least, each with its outcome."""
         self._wait()
         first = next(self._pool)
-        return [first, *(self._pool.next_batch(block=False) if self._pool.has_ready() else [])]
+        for future, result in [first, *(self._pool.next_batch(block=False) if self._pool.has_ready() else [])]:
+            call = self.running.pop(future)
+            outcomes = _outcomes(future, result, call)
+            future.release()
+            for (task, _), outcome in zip(call, outcomes, strict=True):
+                if outcome.usage is not None:
+                    self._seconds += (outcome.usage.seconds - self._seconds) * _FORGETTING
+                yield task, outcome
 
     def abandon(self) -> None:
         """Let go of what is still in flight; there is nobody to tell where the cluster is lost."""
@@ -253,6 +267,11 @@ def watched(client: Client, stage: str, compute: ComputeSettings) -> Iterator[No
         watcher.join()
 
 
+def attempt_each(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Outcome]:
+    """:func:`attempt` several short tasks, one after the other: a task of Dask's costs its scheduler a millisecond."""
+    return [attempt(function, *args) for args in calls]
+
+
 def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
     """Call a function; turn what it raises into an outcome that carries nothing private.
 
@@ -298,9 +317,10 @@ def _run_serially(
             yield outcome
 
 
-def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
-    if future.status == "finished" and isinstance(result, Outcome):
-        return _for_task(result, task, n)
+def _outcomes(future: Future, result: Any, call: Sequence[tuple[Task, int]]) -> list[Outcome]:
+    """What came of each task of a call; where the call itself failed, the same of all."""
+    if future.status == "finished" and isinstance(result, list):
+        return [_for_task(outcome, task, n) for outcome, (task, n) in zip(result, call, strict=True)]
     if future.status in ("cancelled", "lost"):
         raise SurroundingsError(LOST)
     error = future.exception()
@@ -314,7 +334,8 @@ def _outcome(future: Future, result: Any, task: Task, n: int) -> Outcome:
     else:
         message = f"{place_of(error)}, see the log"
         outcome = Outcome("", error=type(error).__name__, message=message, is_final=False)
-    return _for_task(outcome, task, n)
+    # which of several killed the worker nobody knows: that attempt counts for one that was alone
+    return [_for_task(outcome, task, n if len(call) == 1 else 0) for task, n in call]
 
 
 def _for_task(outcome: Outcome, task: Task, n: int) -> Outcome:
