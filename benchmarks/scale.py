@@ -45,7 +45,7 @@ def through_the_window(n_volumes: int) -> dict[str, float]:
     """Send so many tasks through; their outcomes go to the log of events, as a run's do."""
     import dask
 
-    os.environ |= ONE_THREAD
+    os.environ |= {**ONE_THREAD, "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
     with (
         tempfile.TemporaryDirectory() as name,
         dask.config.set(WORKER_CONFIG),

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from popclust.dataflow.client import connect, refuse_plain_tcp
-from popclust.dataflow.window import Task, run_window
+from popclust.dataflow.window import Outcome, Task, run_window
 from popclust.errors import InputError, SurroundingsError, VolumeError
 from popclust.settings import ComputeSettings
 
@@ -138,6 +139,33 @@ def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):
     ):
         assert len(seen) <= n_done + 4
     assert len(seen) == 40
+
+
+def _key_and_value(x: int) -> tuple[str, Any]:
+    return str(get_worker().get_current_task()), threading.Lock() if x == 250 else x
+
+
+def test_short_tasks_go_together_and_a_call_that_fails_fails_for_one_alone(client: Client):
+    tasks = [Task(str(i), (i,)) for i in range(600)]
+    found = list(run_window(client, "t", _key_and_value, tasks, compute=ComputeSettings(in_flight_per_thread=4)))
+    assert sorted(int(o.key) for o in found) == list(range(600))
+    assert [(o.key, o.error, o.attempts) for o in found if o.error] == [("250", "TypeError", 2)]
+    good = [o for o in found if not o.error]
+    assert all(o.value[1] == int(o.key) and o.attempts <= 2 for o in good)
+    assert len({o.value[0] for o in good}) < 500
+
+
+def test_what_follows_a_task_goes_before_what_waits(maybe_client: Client | None):
+    def follow(outcome: Outcome) -> Task | None:
+        return None if outcome.stage else Task(outcome.key, (outcome.value,), "second")
+
+    tasks = [Task(str(i), (i,)) for i in range(40)]
+    compute = ComputeSettings(in_flight_per_thread=1)
+    found = list(run_window(maybe_client, "t", _square, tasks, compute=compute, follow=follow))
+    assert {o.key: o.value for o in found if not o.stage} == {str(i): i**2 for i in range(40)}
+    assert {o.key: o.value for o in found if o.stage == "second"} == {str(i): i**4 for i in range(40)}
+    first = [o.stage for o in found].index("second")
+    assert first < 20
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "tcp://scheduler:8786"])
