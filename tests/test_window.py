@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, LocalCluster, get_worker
 
 from popclust.dataflow.client import connect, refuse_plain_tcp
-from popclust.dataflow.window import Outcome, Task, run_window
+from popclust.dataflow.window import Outcome, Task, attempt_each, run_window
 from popclust.errors import InputError, SurroundingsError, VolumeError
 from popclust.settings import ComputeSettings
 
@@ -153,6 +153,17 @@ def test_short_tasks_go_together_and_a_call_that_fails_fails_for_one_alone(clien
     good = [o for o in found if not o.error]
     assert all(o.value[1] == int(o.key) and o.attempts <= 2 for o in good)
     assert len({o.value[0] for o in good}) < 500
+
+
+def _naps(x: float) -> float:
+    time.sleep(x)
+    return x
+
+
+def test_a_call_whose_tasks_turn_out_long_hands_back_the_rest():
+    done = attempt_each(_naps, [(0.0,), (0.0,), (1.1,), (0.0,), (0.0,)])
+    assert [o.value for o in done] == [0.0, 0.0, 1.1]
+    assert [o.value for o in attempt_each(_naps, [(0.0,)] * 5)] == [0.0] * 5
 
 
 def test_what_follows_a_task_goes_before_what_waits(maybe_client: Client | None):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 LOST = "the Dask cluster was lost: its scheduler is gone, or was started again"
 _SHORT_S, _CALL_S, _MAX_TASKS, _FORGETTING = 0.02, 0.2, 64, 0.05
 """Tasks shorter than this go together into calls of about so many seconds, so many at most; the share of the latest."""
+_LONG_CALL_S = 1.0
+"""A call that lasts longer hands back what it has not begun."""
 _THREADS_S = 2.0
 """The number of worker threads is asked for no more often than this: every answer is a round trip."""
 
@@ -142,7 +144,7 @@ class _Window:
         self._pool = as_completed(with_results=True, raise_errors=False)
         # The function is bound, not passed: Dask would walk through every setting of a study for every task.
         self._call = partial(attempt_each, self.function)
-        self._token = uuid4().hex[:8]  # Dask would answer a name it has seen with the old result
+        self._token, self._numbers = uuid4().hex[:8], count()
         self._asked_at = -_THREADS_S
         self._n_threads = 0
         self._seconds = _SHORT_S
@@ -161,11 +163,15 @@ class _Window:
         futures = self.client.map(  # by name, one graph for all: half the cost of as many Delayed objects
             self._call,
             [tuple(task.args for task, _ in call) for call in calls],
-            key=[f"{call[0][0].stage or self.stage}-{call[0][0].key}-{call[0][1]}-{self._token}" for call in calls],
+            key=[self._name_of(call[0][0]) for call in calls],
             pure=False,
         )
         self.running.update(zip(futures, calls, strict=True))
         self._pool.update(futures)
+
+    def _name_of(self, task: Task) -> str:
+        """A name that was never given before: Dask would answer one that it has seen with the old result."""
+        return f"{task.stage or self.stage}-{task.key}-{next(self._numbers)}-{self._token}"
 
     def _next_call(self) -> list[tuple[Task, int]]:
         """The next task, or several where they are short; one that failed before goes alone."""
@@ -182,7 +188,8 @@ class _Window:
             call = self.running.pop(future)
             outcomes = _outcomes(future, result, call)
             future.release()
-            for (task, _), outcome in zip(call, outcomes, strict=True):
+            self.again.extend(call[len(outcomes) :])
+            for (task, _), outcome in zip(call, outcomes, strict=False):
                 if outcome.usage is not None:
                     self._seconds += (outcome.usage.seconds - self._seconds) * _FORGETTING
                 yield task, outcome
@@ -268,8 +275,16 @@ def watched(client: Client, stage: str, compute: ComputeSettings) -> Iterator[No
 
 
 def attempt_each(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-    """:func:`attempt` several short tasks, one after the other: a task of Dask's costs its scheduler a millisecond."""
-    return [attempt(function, *args) for args in calls]
+    """:func:`attempt` several short tasks, one after the other: a task of Dask's costs its scheduler a millisecond.
+
+    Where they turn out not to be short, those that are left are for somebody else: the answer ends before them.
+    """
+    started, outcomes = time.monotonic(), [attempt(function, *calls[0])]
+    for args in calls[1:]:
+        if time.monotonic() - started > _LONG_CALL_S:
+            break
+        outcomes.append(attempt(function, *args))
+    return outcomes
 
 
 def attempt(function: Callable[..., Any], *args: Any) -> Outcome:
@@ -318,9 +333,9 @@ def _run_serially(
 
 
 def _outcomes(future: Future, result: Any, call: Sequence[tuple[Task, int]]) -> list[Outcome]:
-    """What came of each task of a call; where the call itself failed, the same of all."""
+    """What came of the tasks of a call that it came to; where the call itself failed, the same of all."""
     if future.status == "finished" and isinstance(result, list):
-        return [_for_task(outcome, task, n) for outcome, (task, n) in zip(result, call, strict=True)]
+        return [_for_task(outcome, task, n) for outcome, (task, n) in zip(result, call, strict=False)]
     if future.status in ("cancelled", "lost"):
         raise SurroundingsError(LOST)
     error = future.exception()
