@@ -200,13 +200,12 @@ class Progress:
         stage = self.stages[-1]
         stage.done += n_done
         stage.failed += n_failed
-        stage.seconds += seconds
         self._started -= seconds
+        stage.move(time.monotonic() - self._started)
         for other in self.stages:
             if other.name == earlier:
                 other.seconds = max(0.0, other.seconds - seconds)
-        if self._bar is not None:
-            self._bars.advance(self._bar, n_done + n_failed)
+        self._draw(stage)
 
     def line(self, text: str, style: str = "") -> None:
         """One line for a person, above the bars; it is never read as markup."""
