@@ -181,7 +181,9 @@ sys.exit(exit_code(act, plain_console(), log_folder=lambda: None))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("comes_back", [True, False], ids=["started again", "gone"])
+@pytest.mark.parametrize(
+    "comes_back", [True, pytest.param(False, marks=pytest.mark.full)], ids=["started again", "gone"]
+)
 def test_a_scheduler_that_is_lost_ends_the_run_in_one_line(tmp_path: Path, comes_back: bool):
     file, port = tmp_path / "scheduler.json", 18000 + os.getpid() % 2000
     own = {**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
