@@ -75,9 +75,9 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
     stagger = seconds // 10  # Dask draws from lifetime - stagger to lifetime + stagger
     lifetime = seconds - min(LEAVE_EARLY_S, seconds // 4) - stagger
     n, amount = arguments.workers_per_job, dask.utils.parse_bytes(arguments.memory)
-    settings = {**dask.config.collect([str(folder)], env=os.environ), **WORKER_CONFIG}
+    dask.config.update(dask.config.config, dask.config.collect([str(folder)]))
     with (
-        dask.config.set(settings),
+        dask.config.set(WORKER_CONFIG),
         SLURMCluster(
             cores=n,
             processes=n,
