@@ -84,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(status)
 
+    performance = command("performance", commands.performance, "where a run's time went: a page, from its events")
+    performance.add_argument("study", metavar="STUDY")
+    performance.add_argument("--run", default="", metavar="RUN_ID", help="default: the last one that left events")
+    _add_json(performance)
+
+    estimate = command("estimate", commands.estimate, "core-hours, memory, disk and time, from this study's own costs")
+    estimate.add_argument("study", metavar="STUDY", help="one that has been run: a few dozen volumes are enough")
+    estimate.add_argument("--volumes", type=_positive, required=True, help="volumes of the population to come")
+    estimate.add_argument("--workers", type=_positive, required=True, help="worker processes, one core each")
+    _add_json(estimate)
+
     retry = command("retry", commands.retry, "take volumes out of quarantine; the next run tries them again")
     retry.add_argument("study", metavar="STUDY")
     retry.add_argument("--stage", choices=ORDER, default=None, help="only those kept out at this stage")

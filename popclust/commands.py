@@ -189,6 +189,36 @@ def _watched(study: Study) -> Iterator[dict[str, Any]]:
         yield state
 
 
+def performance(arguments: argparse.Namespace, console: Console) -> int:
+    """Where a run's time went."""
+    from popclust.dataflow.events import DRIVER, read_events, runs_with_events
+    from popclust.presentation.performance import measure, page
+
+    study = Study.open(arguments.study)
+    run_id = arguments.run or (runs_with_events(study) or [""])[-1]
+    events = read_events(study, run_id)
+    if arguments.json:
+        print_json({"run_id": run_id, **measure(events, DRIVER).as_dict()})
+        return DONE
+    study.write_bytes(page(events, run_id, DRIVER), "runs", f"{run_id}.performance.html")
+    _say(console, f"{study.path('runs', f'{run_id}.performance.html')} is written")
+    return DONE
+
+
+def estimate(arguments: argparse.Namespace, console: Console) -> int:
+    """What a larger population would take."""
+    from popclust.dataflow.estimate import estimate
+
+    found = estimate(Study.open(arguments.study), arguments.volumes, arguments.workers)
+    if arguments.json:
+        print_json(found.as_dict())
+        return DONE
+    plain_console(stderr=False).print(found.as_table())
+    for line in found.notes:
+        _say(console, line)
+    return DONE
+
+
 def retry(arguments: argparse.Namespace, console: Console) -> int:
     """Take volumes out of quarantine."""
     from popclust.dataflow.lease import hold

@@ -254,7 +254,13 @@ class ComputeSettings:
     allow_plain_tcp: Annotated[bool, LIMIT] = False
     """Work on a Dask scheduler on another machine without TLS: only where the network is closed to others."""
     min_free_disk_mb: Annotated[CountOrNone, Unit("MB"), LIMIT] = 500
-    """The run stops (exit code 3) before a disk with less room than this."""
+    """The run stops (exit code 3) before a disk with less room than this, a worker's scratch disk among them."""
+    worker_memory_mb: Annotated[Count, Unit("MB"), LIMIT] = 1500
+    """Memory of a worker with its child; workers with a lower limit are refused."""
+    no_worker_s: Annotated[float, Meta(gt=0), Unit("s"), LIMIT] = 86400.0
+    """The run stops (exit code 3) when no worker was there for so long; it says so every minute before."""
+    silent_s: Annotated[float, Meta(gt=0), Unit("s"), LIMIT] = 300.0
+    """A scheduler that does not answer for so long is lost, and tasks of a worker that does not go elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from popclust.dataflow.failure import (
     plain_console,
     to_json,
 )
-from popclust.dataflow.flow import logged
+from popclust.dataflow.perform import logged
 from popclust.dataflow.window import attempt
+from popclust.dataflow.workers import Ticket
 from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
 from popclust.study import Study
 
@@ -291,11 +292,11 @@ def _names_a_person() -> None:
 def test_what_nobody_foresaw_in_a_task_is_logged_beside_the_key(tmp_path: Path):
     study = Study.create(str(tmp_path / "s"))
     with pytest.raises(KeyError):
-        logged(study, _names_a_person)
+        logged(study, Ticket(), _names_a_person)
     (file,) = Path(study.secret_path("log")).iterdir()
     assert "in _names_a_person" in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
-    outcome = attempt(logged, study, _names_a_person)
+    outcome = attempt(logged, study, Ticket(), _names_a_person)
     assert "see the log" in outcome.message
     assert "Doe" not in outcome.message
 
@@ -307,5 +308,5 @@ def test_a_volume_s_own_trouble_needs_no_log(tmp_path: Path):
         raise VolumeError("no_lung", "no lung is seen")
 
     with pytest.raises(VolumeError):
-        logged(study, trouble)
+        logged(study, Ticket(), trouble)
     assert not Path(study.secret_path("log")).exists()

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from popclust.dataflow.client import connect, refuse_plain_tcp
-from popclust.dataflow.window import Task, run_window
+from popclust.dataflow.window import Outcome, Task, attempt_each, run_window
 from popclust.errors import InputError, SurroundingsError, VolumeError
 from popclust.settings import ComputeSettings
 
@@ -77,7 +78,7 @@ def test_every_task_has_one_outcome(maybe_client: Client | None):
 
 def test_trouble_of_one_stops_nobody(maybe_client: Client | None, tmp_path: Path):
     tasks = [Task(str(i), (i, str(tmp_path))) for i in range(6)]
-    outcomes = {o.key: o for o in run_window(maybe_client, "t", _work, tasks, attempts=2)}
+    outcomes = {o.key: o for o in run_window(maybe_client, "t", _work, tasks, compute=ComputeSettings(attempts=2))}
     assert len(outcomes) == 6
     assert (outcomes["1"].error, outcomes["1"].message, outcomes["1"].attempts) == ("flat", "the volume is flat", 1)
     assert (outcomes["2"].error, outcomes["2"].attempts) == ("TypeError", 2)
@@ -92,7 +93,7 @@ def test_a_full_disk_stops_the_run(maybe_client: Client | None):
 
 
 def test_a_task_that_kills_its_worker_fails_alone(client: Client):
-    killer = list(run_window(client, "t", _kill_own_worker, [Task("a", (1,))], attempts=1))
+    killer = list(run_window(client, "t", _kill_own_worker, [Task("a", (1,))], compute=ComputeSettings(attempts=1)))
     assert [o.error for o in killer] == ["worker_died"]
     client.wait_for_workers(2, timeout=30)
     others = list(run_window(client, "t", _square, [Task("b", (3,))]))
@@ -114,14 +115,14 @@ def test_the_only_worker_comes_back_however_often_it_dies():
 
 
 def test_that_nobody_works_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr("popclust.dataflow.window.NO_WORKER_S", 3.0)
+    monkeypatch.setattr("popclust.dataflow.workers.SAY_S", 3.0)
     with (
         LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         threading.Timer(9.0, cluster.scale, [1]).start()
         assert [o.value for o in run_window(client, "s", _square, [Task("a", (3,))])] == [9]
-    said = [r.getMessage() for r in caplog.records if r.name == "popclust.dataflow.window"]
+    said = [r.getMessage() for r in caplog.records if r.name == "popclust.dataflow.workers"]
     assert len(said) >= 2 and said[0].startswith("s: no worker for 3 s; the run goes on as soon as one comes")
 
 
@@ -133,9 +134,49 @@ def test_the_window_bounds_what_is_in_flight(client: Client, tmp_path: Path):
             seen.append(i)
             yield Task(str(i), (str(tmp_path), i))
 
-    for n_done, _ in enumerate(run_window(client, "t", _in_flight, tasks(), in_flight_per_thread=2), 1):
+    for n_done, _ in enumerate(
+        run_window(client, "t", _in_flight, tasks(), compute=ComputeSettings(in_flight_per_thread=2)), 1
+    ):
         assert len(seen) <= n_done + 4
     assert len(seen) == 40
+
+
+def _key_and_value(x: int) -> tuple[str, Any]:
+    return str(get_worker().get_current_task()), threading.Lock() if x == 250 else x
+
+
+def test_short_tasks_go_together_and_a_call_that_fails_fails_for_one_alone(client: Client):
+    tasks = [Task(str(i), (i,)) for i in range(600)]
+    found = list(run_window(client, "t", _key_and_value, tasks, compute=ComputeSettings(in_flight_per_thread=4)))
+    assert sorted(int(o.key) for o in found) == list(range(600))
+    assert [(o.key, o.error, o.attempts) for o in found if o.error] == [("250", "TypeError", 2)]
+    good = [o for o in found if not o.error]
+    assert all(o.value[1] == int(o.key) and o.attempts <= 2 for o in good)
+    assert len({o.value[0] for o in good}) < 500
+
+
+def _naps(x: float) -> float:
+    time.sleep(x)
+    return x
+
+
+def test_a_call_whose_tasks_turn_out_long_hands_back_the_rest():
+    done = attempt_each(_naps, [(0.0,), (0.0,), (1.1,), (0.0,), (0.0,)])
+    assert [o.value for o in done] == [0.0, 0.0, 1.1]
+    assert [o.value for o in attempt_each(_naps, [(0.0,)] * 5)] == [0.0] * 5
+
+
+def test_what_follows_a_task_goes_before_what_waits(maybe_client: Client | None):
+    def follow(outcome: Outcome) -> Task | None:
+        return None if outcome.stage else Task(outcome.key, (outcome.value,), "second")
+
+    tasks = [Task(str(i), (i,)) for i in range(40)]
+    compute = ComputeSettings(in_flight_per_thread=1)
+    found = list(run_window(maybe_client, "t", _square, tasks, compute=compute, follow=follow))
+    assert {o.key: o.value for o in found if not o.stage} == {str(i): i**2 for i in range(40)}
+    assert {o.key: o.value for o in found if o.stage == "second"} == {str(i): i**4 for i in range(40)}
+    first = [o.stage for o in found].index("second")
+    assert first < 20
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "tcp://scheduler:8786"])

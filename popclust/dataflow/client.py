@@ -6,14 +6,21 @@ import ipaddress
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import dask
+import distributed.system
 from distributed import Client, LocalCluster
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
+from distributed.versions import VersionMismatchWarning
 
-import popclust
+from popclust.dataflow.window import LOST
+from popclust.dataflow.workers import Ticket, check_scheduler, check_workers, wait_for_first
 from popclust.errors import InputError, SurroundingsError
 from popclust.settings import ComputeSettings
 
@@ -45,9 +52,6 @@ WORKER_CONFIG = {
     "distributed.deploy.lost-worker-timeout": "365 days",
 }
 
-_SOURCE = popclust.source_digest()
-"""Taken when this code was loaded: files may change under a process that lives long."""
-
 
 @contextmanager
 def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iterator[Client | None]:
@@ -75,17 +79,19 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
     """
     compute = compute or ComputeSettings()
     if not log.isEnabledFor(logging.INFO):  # what Dask does is of interest to those who ask for it
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        for name in [*logging.root.manager.loggerDict, "distributed", "tornado", "asyncio"]:
+            if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):  # a lost connection shows in each
+                logging.getLogger(name).setLevel(logging.CRITICAL)
     scheduler = scheduler or dask.config.get("scheduler-address", "") or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
     if scheduler == "serial":
         yield None
         return
-    with dask.config.set(WORKER_CONFIG):
+    with dask.config.set({**WORKER_CONFIG, "distributed.scheduler.worker-ttl": f"{compute.silent_s}s"}):
         if scheduler:
             with _existing(scheduler, compute) as client:
                 yield client
             return
-        n_workers = compute.n_workers or os.cpu_count() or 1
+        n_workers = compute.n_workers or _n_that_fit(compute)
         with (
             LocalCluster(
                 n_workers=n_workers,
@@ -93,9 +99,11 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=f"127.0.0.1:{_free_port(8787)}",
+                worker_dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
+            lost_is_said(client),
         ):
             yield client
 
@@ -105,16 +113,40 @@ def _existing(scheduler: str, compute: ComputeSettings) -> Iterator[Client]:
     is_file = scheduler.endswith(".json")
     if not is_file:
         refuse_plain_tcp(scheduler, compute.allow_plain_tcp)
-    try:
-        client = Client(scheduler_file=scheduler) if is_file else Client(scheduler)
-    except (OSError, TimeoutError) as error:
-        raise SurroundingsError(f"no Dask scheduler answers at {scheduler}: {error}") from None
-    with client:
+    elif not Path(scheduler).is_file():
+        raise InputError(f"{scheduler}: there is no such scheduler file; the scheduler writes it when it is started")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # check_scheduler says it better
+        try:
+            client = Client(scheduler_file=scheduler) if is_file else Client(scheduler)
+        except (OSError, TimeoutError) as error:
+            raise SurroundingsError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+    with client, lost_is_said(client):
         if is_file:
             refuse_plain_tcp(client.scheduler.address, compute.allow_plain_tcp)
-        client.wait_for_workers(1, timeout=300)
-        _check_workers(client)
+        check_scheduler(client)
+        wait_for_first(client, compute)
+        check_workers(client, Ticket(compute=compute))
         yield client
+
+
+@contextmanager
+def lost_is_said(client: Client) -> Iterator[None]:
+    """A scheduler that is gone, or was started again, makes itself felt in many ways: say the one thing.
+
+    Raises
+    ------
+    SurroundingsError
+        The Dask cluster is lost.
+    """
+    try:
+        yield
+    except (InputError, SurroundingsError):
+        raise
+    except Exception as error:
+        if client.status == "running" and not isinstance(error, CommClosedError | FutureCancelledError):
+            raise
+        raise SurroundingsError(LOST) from error
 
 
 def refuse_plain_tcp(address: str, allowed: bool) -> None:
@@ -143,25 +175,10 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_workers(client: Client) -> None:
-    """Every worker must have this popclust and be allowed to own a child."""
-    for address, (version, digest, is_daemon) in client.run(_worker_facts).items():
-        if digest != _SOURCE:
-            raise InputError(
-                f"Dask worker {address} has popclust {version} (source {digest}), "
-                f"this is {popclust.__version__} (source {_SOURCE}): install the same and start the workers again"
-            )
-        if is_daemon:
-            raise InputError(
-                f"Dask worker {address} is daemonic and may not own a child process: "
-                "start workers with DASK_DISTRIBUTED__WORKER__DAEMON=False"
-            )
-
-
-def _worker_facts() -> tuple[str, str, bool]:
-    import multiprocessing
-
-    return popclust.__version__, _SOURCE, multiprocessing.current_process().daemon
+def _n_that_fit(compute: ComputeSettings) -> int:
+    """One worker per core, fewer where the memory is short of that."""
+    fit = int(distributed.system.MEMORY_LIMIT / 1e6 / compute.worker_memory_mb)
+    return max(1, min(distributed.system.CPU_COUNT, fit))
 
 
 def _free_port(wanted: int) -> int:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from popclust import storage
-from popclust.dataflow.failure import is_disk_full, write_log
+from popclust.dataflow.events import DRIVER, EventLog
+from popclust.dataflow.follower import Follower
 from popclust.dataflow.lease import Lease
+from popclust.dataflow.perform import logged, perform, perform_batch
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stage import Stage
-from popclust.dataflow.stages import stage_named
+from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.state import Due, State
-from popclust.dataflow.window import Outcome, Task, run_window
-from popclust.errors import DamagedError, InputError, SurroundingsError, VolumeError
+from popclust.dataflow.usage import Meter, Usage
+from popclust.dataflow.window import Outcome, Task, run_window, threads_of
+from popclust.dataflow.workers import Ticket
+from popclust.errors import DamagedError, InputError, SurroundingsError
 from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
@@ -46,8 +49,12 @@ class Flow:
     """Read all headers again."""
     has_population: bool = True
     """Whether the volumes make a population; False where they are put on a frozen model, one by one."""
+    events: EventLog | None = None
+    """Where events go; None: nowhere."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """Parts that this run made, by stage."""
+    _early: dict[str, Follower] = field(default_factory=dict)
+    """Stages whose volumes went on to them already."""
 
     def carry_out(self, stage: Stage) -> None:
         """Bring a stage up to date: its volumes' parts, then the population's.
@@ -69,6 +76,15 @@ class Flow:
             self._do_population(stage, has_bar=not stage.is_per_volume)
         self.progress.rest()
         self.state.handed_in.save()
+        if self.events is not None:
+            self.events.flush()
+
+    @property
+    def ticket(self) -> Ticket:
+        """What a worker must have and see before it does anything for this run."""
+        beacon = self.lease.file if self.lease else ()
+        content = self.lease.token if self.lease else ""
+        return Ticket(self.study, beacon, content, self.study.settings.compute)
 
     # -- what a stage may do (Work) ------------------------------------------------------------------------------
 
@@ -153,7 +169,7 @@ class Flow:
     @property
     def n_workers(self) -> int:
         """Worker processes of the Dask cluster; 0 where the tasks run in this process."""
-        return len(self.client.scheduler_info(n_workers=-1)["workers"]) if self.client else 0
+        return len(threads_of(self.client, self.study.settings.compute.silent_s)) if self.client else 0
 
     @property
     def n_quarantined(self) -> int:
@@ -176,22 +192,30 @@ class Flow:
     def _do_volumes(self, due: Due) -> None:
         stage, quarantine = due.stage, self.state.quarantine
         self._refuse_idle(stage, len(due.todo))
-        n_kept = len(due.wanted) - len(due.todo) - len(due.held) - len(due.lost)
-        self.progress.start(stage.name, n_kept + len(due.todo), n_kept)
+        early = self._early.pop(stage.name, None)
+        n_early, n_failed = (len(early.made), len(early.failed)) if early else (0, 0)
+        n_kept = len(due.wanted) - len(due.todo) - len(due.held) - len(due.lost) - n_early
+        self.progress.start(stage.name, n_kept + len(due.todo) + n_early + n_failed, n_kept)
         for volume_id, reason in due.lost.items():
             quarantine.add(stage.name, Outcome(volume_id, None, "source_missing", reason), due.wanted[volume_id])
-        if due.held:
-            self.line(f"{len(due.held)} volumes stay in quarantine (`popclust retry` lets them out)", "yellow")
+        if n_held := len(due.held) - n_failed:
+            self.line(f"{n_held} volumes stay in quarantine (`popclust retry` lets them out)", "yellow")
         self._check_disk()
         if due.todo:
             self.study.write_recipe(stage.recipe(self.study.settings))
-        made: dict[str, Done] = {}
+        made: dict[str, Done] = dict(early.made) if early else {}
+        if early:
+            self.progress.credit(stage.follows, n_early, n_failed, early.seconds / max(1, self.n_workers))
+        follower = self._follower(stage) if due.todo else None
         damaged: list[DamagedError] = []
-        for outcome in self._outcomes_of(due):
+        for outcome in self._outcomes_of(due, follower):
             if outcome.error == "damaged":
                 damaged.append(outcome.value)
                 if outcome.value.volume_id == WHOLE:  # every other task would meet it too
                     break
+                continue
+            if follower is not None and outcome.stage == follower.stage.name:
+                follower.take(outcome, self.line)
                 continue
             self.progress.advance(outcome)
             if outcome.error:
@@ -200,6 +224,9 @@ class Flow:
                 made[outcome.key] = outcome.value
                 quarantine.release(outcome.key, stage.name)
         quarantine.write()
+        if follower is not None:
+            self.state.forget(follower.stage)
+            self._early[follower.stage.name] = follower
         if damaged:
             self._withdraw(damaged)
         self.made[stage.name] = sorted(made)
@@ -208,12 +235,18 @@ class Flow:
             first = min(str(r["message"]) for k, r in quarantine.rows.items() if k[1] == stage.name)
             raise InputError(f"{stage.name}: no volume is left, all are in quarantine; the first reason: {first}")
 
-    def _outcomes_of(self, due: Due) -> Iterator[Outcome]:
+    def _follower(self, stage: Stage) -> Follower | None:
+        """The stage that a volume goes on to at once, if it may compute."""
+        name = next((n for n in ORDER[ORDER.index(stage.name) :] if stage_named(n).follows == stage.name), "")
+        return Follower.of(stage_named(name), self.state) if name in self.active else None
+
+    def _outcomes_of(self, due: Due, follower: Follower | None) -> Iterator[Outcome]:
         """Outcomes of single volumes; a batch that failed is tried again volume by volume."""
         stage = due.stage
-        perform_one = partial(perform, self.study, stage.name, due.recipe)
         if stage.batch_task is None:
-            yield from self._window(perform_one, (Task(v, (v, due.wanted[v])) for v in due.todo))
+            order = self.state.largest_first(due)
+            tasks = (Task(v, (stage.name, due.recipe, v, due.wanted[v])) for v in order)
+            yield from self._window(partial(perform, self.study), tasks, follower.task_after if follower else None)
             return
         again: list[str] = []
         waiting = iter(due.todo)
@@ -244,11 +277,14 @@ class Flow:
             self._check_disk()
             self.study.write_recipe(stage.recipe(self.study.settings))
             self.study.begin(stage.name, WHOLE, stage.results)
+            meter = Meter()
             made = stage.build(self)
             marker = marker_of(due.recipe, made.read) if made.read else due.wanted[WHOLE]
             self._check_lease()
             done = self.study.publish(stage.name, marker, made, recipe=due.recipe, files=stage.results)
             self.made.setdefault(stage.name, []).append(WHOLE)
+            if self.events is not None:
+                self.events.add(stage.name, Outcome(WHOLE, usage=replace(meter.read(), worker=DRIVER)))
             if has_bar:
                 self.progress.advance(Outcome(WHOLE))
         else:
@@ -260,18 +296,31 @@ class Flow:
         if stage.say is not None and stage.name in self.active:
             stage.say(record, self.line)
 
-    def _window(self, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def _window(
+        self,
+        function: Callable[..., Any],
+        tasks: Iterable[Task],
+        follow: Callable[[Outcome], Task | None] | None = None,
+    ) -> Iterator[Outcome]:
+        call = partial(logged, self.study, self.ticket, function)
         compute = self.study.settings.compute
-        for outcome in run_window(
-            self.client,
-            self._stage.name,
-            partial(logged, self.study, function),
-            tasks,
-            in_flight_per_thread=compute.in_flight_per_thread,
-            attempts=compute.attempts,
-        ):
+        after = follow or (lambda outcome: None)
+        for outcome in run_window(self.client, self._stage.name, call, tasks, compute=compute, follow=after):
             self._check_lease()
+            self._log(outcome)
             yield outcome
+
+    def _log(self, outcome: Outcome) -> None:
+        """Events of one task: one for each part that it made."""
+        if self.events is None:
+            return
+        made = outcome.value if isinstance(outcome.value, dict) and not outcome.error else {}
+        if self._stage.batch_task is None or not made or not all(isinstance(d, Done) for d in made.values()):
+            self.events.add(outcome.stage or self._stage.name, outcome)
+            return
+        shared = (outcome.usage or Usage()).shared(len(made))
+        for volume_id in made:
+            self.events.add(self._stage.name, Outcome(volume_id, attempts=outcome.attempts, usage=shared))
 
     def _withdraw(self, damaged: Sequence[DamagedError]) -> None:
         """Nothing damaged is served as true, nor does a volume pay for it.
@@ -311,56 +360,3 @@ class Flow:
                 f"[compute] min_free_disk_mb asks for {self.study.settings.compute.min_free_disk_mb}: "
                 "make room; nothing is lost"
             )
-
-
-def logged(study: Study, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a task's function; the traceback of what nobody foresaw goes beside the key, for its owner alone."""
-    try:
-        return function(*args)
-    except (VolumeError, InputError, SurroundingsError):
-        raise
-    except Exception as error:
-        if not is_disk_full(error):
-            write_log(error, Path(study.secret_path("log")))
-        raise
-
-
-def perform(study: Study, stage_name: str, recipe: str, volume_id: str, marker: str) -> Done:
-    """Make one volume's part of a stage and publish it; what it is made from is compared with its digest first."""
-    stage = stage_named(stage_name)
-    if stage.task is None:
-        raise TypeError(f"stage {stage_name} has no task for one volume")
-    _check_read(study, stage, volume_id)
-    files = stage.files_of(volume_id)
-    study.begin(stage_name, volume_id, files)
-    made = stage.task(study, volume_id)
-    return study.publish(stage_name, marker, made, volume_id, recipe=recipe, files=files)
-
-
-def perform_batch(study: Study, stage_name: str, recipe: str, markers: Mapping[str, str]) -> dict[str, Done]:
-    """Make the parts of several volumes and publish them."""
-    stage = stage_named(stage_name)
-    if stage.batch_task is None:
-        raise TypeError(f"stage {stage_name} has no task for several volumes")
-    for volume_id in markers:
-        study.begin(stage_name, volume_id, stage.files_of(volume_id))
-    made = stage.batch_task(study, list(markers))
-    return {
-        v: study.publish(stage_name, marker, made[v], v, recipe=recipe, files=stage.files_of(v))
-        for v, marker in markers.items()
-    }
-
-
-def _check_read(study: Study, stage: Stage, volume_id: str) -> None:
-    for name in stage.reads:
-        upstream = stage_named(name)
-        if upstream.is_per_volume:
-            study.check_part(name, volume_id, upstream.files_of(volume_id))
-        elif not study.model_url:  # a frozen model is compared with its digest when it is opened
-            _check_shared(study, name, study.learnt_marker(name))
-
-
-@lru_cache(maxsize=8)
-def _check_shared(study: Study, name: str, marker: str) -> None:
-    """Once per process for as long as the marker stays."""
-    study.check_part(name, WHOLE, stage_named(name).results)

@@ -126,7 +126,7 @@ def _remove_parts(study: Study, volumes: Sequence[str]) -> None:
 def _remove_mentions(study: Study, pseudonyms: Sequence[str], series: Sequence[str]) -> None:
     """Run cards name volumes, logs may name anybody, and masks handed in are remembered by their paths."""
     for name in storage.names(study.path("runs")):
-        if name.endswith(".json"):
+        if name.endswith((".json", ".jsonl", ".html")):
             text = study.read_bytes("runs", name).decode("utf-8", errors="replace")
             for pseudonym in pseudonyms:
                 text = text.replace(pseudonym, _FORGOTTEN)

@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from popclust.dataflow.failure import RemoteTraceback, place_of
+from popclust.dataflow.usage import note_child
 
 _POLL_S = 0.2
 _GRACE_S = 2.0
@@ -116,7 +117,8 @@ class _Child:
             while not self._pipe.poll(_POLL_S):
                 if time.monotonic() > deadline:
                     raise IsolatedError("timeout", f"took longer than {timeout_s:g} s") from self._last_words()
-                if self._memory_mb() > max_memory_mb:
+                note_child(memory_mb := self._memory_mb())
+                if memory_mb > max_memory_mb:
                     words = self._last_words()
                     raise IsolatedError("out_of_memory", f"needed more than {max_memory_mb:g} MB") from words
             value, failure = self._pipe.recv()

@@ -18,8 +18,10 @@ from sklearn.cluster import MiniBatchKMeans
 
 from popclust import schema
 from popclust.dataflow.stages import stage_named
+from popclust.dataflow.window import watched
 from popclust.population.nuisance import find_nuisance
 from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, training_order
+from popclust.settings import ComputeSettings
 from popclust.study import Study
 
 _SLAB_BYTES = 256 * 2**20
@@ -107,7 +109,7 @@ def learn_words(
     array = da.from_zarr(rows, chunks=(chunks, rows.shape[1])).map_blocks(_scale, scaling, width, dtype=np.float32)
     estimator = MiniBatchKMeans(n_words, random_state=settings.seed, n_init=3, reassignment_ratio=0.001)
     kmeans = Incremental(estimator, shuffle_blocks=False)  # the rows are shuffled already, by a seed
-    with scheduler_of(client):
+    with scheduler_of(client, f"vocabulary {name}", study.settings.compute):
         for _ in range(settings.n_passes):
             kmeans.partial_fit(array)
     centres = np.ascontiguousarray(kmeans.estimator_.cluster_centers_, dtype=np.float32)
@@ -138,10 +140,10 @@ def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: i
 
 
 @contextmanager
-def scheduler_of(client: Client | None) -> Iterator[None]:
+def scheduler_of(client: Client | None, what: str, compute: ComputeSettings) -> Iterator[None]:
     """Make dask collections compute on the client, or in this thread where there is none."""
     if client is not None:
-        with client.as_current():
+        with client.as_current(), watched(client, what, compute):
             yield
     else:
         with dask.config.set(scheduler="synchronous"):

@@ -54,6 +54,11 @@ class Lease:
     _ended: threading.Event = field(default_factory=threading.Event)
     _beating: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def file(self) -> tuple[str, ...]:
+        """Where it lies in the study; it holds the token for as long as nobody else has the lease."""
+        return (*_FOLDER, _name(self.generation))
+
     def check(self) -> None:
         """Ask before anything is published.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distributed import Client
 from rich.console import Console
 
+from popclust.dataflow.events import EventLog
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import HandedIn, study_key
 from popclust.dataflow.lease import hold
@@ -13,7 +14,8 @@ from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.state import State
-from popclust.errors import InputError
+from popclust.dataflow.workers import check_workers
+from popclust.errors import InputError, SurroundingsError
 from popclust.study import Study
 
 
@@ -71,7 +73,12 @@ def run(
                 study.remove("markers", name)
                 study.remove("records", name)
             state = State(study, Quarantine.open(study), HandedIn(study, study_key(study)))
-            flow = Flow(study, client, progress, card, state, lease, frozenset([only] if only else names), rescan)
+            active = frozenset([only] if only else names)
+            flow = Flow(
+                study, client, progress, card, state, lease, active, rescan, events=EventLog(study, card.run_id)
+            )
+            if client is not None:
+                check_workers(client, flow.ticket)
             go_through(flow, names)
             flow.lease = None  # given back; what is computed after the run writes nothing
     return flow
@@ -85,5 +92,10 @@ def go_through(flow: Flow, names: tuple[str, ...]) -> None:
             flow.carry_out(stage_named(name))
         ending = "ended"
     finally:
-        is_connected = flow.client is None or flow.client.status == "running"
-        flow.card.write(ending, flow.progress.stages, flow.n_workers if is_connected else 0)
+        if flow.events is not None:
+            flow.events.flush()
+        try:
+            n_workers = flow.n_workers
+        except SurroundingsError:  # the card is about what was done, not about who is left
+            n_workers = 0
+        flow.card.write(ending, flow.progress.stages, n_workers)

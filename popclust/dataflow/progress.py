@@ -195,6 +195,18 @@ class Progress:
             done, total = stage.bar
             self._bars.update(self._bar, completed=done, total=total)
 
+    def credit(self, earlier: str, n_done: int, n_failed: int, seconds: float) -> None:
+        """Parts of the current stage were made while an earlier one went on, whose time theirs was until now."""
+        stage = self.stages[-1]
+        stage.done += n_done
+        stage.failed += n_failed
+        self._started -= seconds
+        stage.move(time.monotonic() - self._started)
+        for other in self.stages:
+            if other.name == earlier:
+                other.seconds = max(0.0, other.seconds - seconds)
+        self._draw(stage)
+
     def line(self, text: str, style: str = "") -> None:
         """One line for a person, above the bars; it is never read as markup."""
         self._bars.console.print(text, style=style or None, markup=False, highlight=False)

@@ -92,6 +92,10 @@ class Stage:
 
     needs: Callable[[Known], Mapping[str, Sequence[str]]] | None = None
     """The volumes that should have a part, each with the outputs that it is made from."""
+    follows: str = ""
+    """The stage from which a volume goes on to this one at once, while other volumes are still at that."""
+    needs_after: Callable[[Known, str, str], Sequence[str]] | None = None
+    """What its part of one volume is made from, given the output of the part of the stage that it follows."""
     unmakeable: Callable[[Known], Mapping[str, str]] | None = None
     """Volumes whose part cannot be made now, each with the reason: what is there of them stays."""
     task: Callable[[Study, str], Made] | None = None

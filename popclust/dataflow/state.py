@@ -9,6 +9,7 @@ from popclust import settings, storage
 from popclust.dataflow.inputs import HandedIn
 from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.stage import Stage
+from popclust.dataflow.stages import stage_named
 from popclust.errors import DamagedError
 from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, Markers, marker_of, recipe_digest
@@ -98,6 +99,20 @@ class State:
             self._markers[stage.name] = self.study.markers(stage.name)
         return self._markers[stage.name]
 
+    def forget(self, stage: Stage) -> None:
+        """Read a stage's marker files anew when they are asked for."""
+        self._markers.pop(stage.name, None)
+
+    def largest_first(self, due: Due) -> list[str]:
+        """The volumes to do, those first that are the largest where they are read: a long one begun last is waited for.
+
+        The order has no part in a result.
+        """
+        read = [stage_named(name) for name in due.stage.reads]
+        done = [self.markers(stage).done for stage in read if stage.is_per_volume]
+        sizes = {v: sum(d[v].n_bytes for d in done if v in d) for v in due.todo}
+        return sorted(due.todo, key=lambda v: (-sizes[v], v))
+
     def survey(self, stage: Stage) -> Due:
         """Which volumes' parts a stage has to make, and why."""
         due = Due(stage, recipe_digest(stage.recipe(self.study.settings)))
@@ -140,6 +155,7 @@ class State:
     def settle(self, due: Due, made: Mapping[str, Done]) -> None:
         """Take in what a run has made of a stage's volumes."""
         done = {**self.markers(due.stage).done, **made}
+        self._markers[due.stage.name] = Markers(done, self.markers(due.stage).withdrawn)
         finished = {v: done[v] for v, m in due.wanted.items() if v in done and done[v].marker == m}
         self._finished[due.stage.name] = {v: d.marker for v, d in finished.items()}
         self._passing[due.stage.name] = {v: d.output for v, d in finished.items() if d.passes}

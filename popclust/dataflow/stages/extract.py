@@ -22,8 +22,12 @@ from popclust.study import Study
 
 def needs(known: Known) -> dict[str, list[str]]:
     """Every accepted volume, with its voxels and its transform."""
-    voxels = known.passing("ingest")
-    return {v: [voxels[v], normalized] for v, normalized in known.passing("normalize").items()}
+    return {v: needs_after(known, v, normalized) for v, normalized in known.passing("normalize").items()}
+
+
+def needs_after(known: Known, volume_id: str, normalized: str) -> list[str]:
+    """The same of one volume, as soon as its transform is known."""
+    return [known.passing("ingest")[volume_id], normalized]
 
 
 def extract(study: Study, volume_id: str) -> Made:
@@ -74,6 +78,8 @@ STAGE = Stage(
     sections=("haralick", "sift", "extract"),
     reads=("ingest", "normalize"),
     needs=needs,
+    follows="normalize",
+    needs_after=needs_after,
     task=extract,
     files=("features/{volume_id}.zarr",),
 )
