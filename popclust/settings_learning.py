@@ -107,6 +107,18 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True)
+class RepeatSettings:
+    """The whole chain again: words, topics and groups over seeds and resamples of patients."""
+
+    n_runs: CountOrNone = 8
+    """Times that the chain is learnt again; 0: not at all, and how its groups come back is not known."""
+    share: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
+    """Share of the patients that a run learns from; all are put into its groups."""
+    seed: Seed = 0
+    """Seed of the runs' seeds and of who is drawn."""
+
+
+@dataclass(frozen=True)
 class TermsSettings:
     """Terms in radiology reports."""
 

@@ -16,6 +16,7 @@ from popclust.settings_learning import (
     AssociateSettings,
     ClusterSettings,
     EncodeSettings,
+    RepeatSettings,
     TermsSettings,
     TopicsSettings,
     VocabularySettings,
@@ -261,6 +262,7 @@ class Settings:
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     topics: TopicsSettings = field(default_factory=TopicsSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    repeat: RepeatSettings = field(default_factory=RepeatSettings)
     terms: TermsSettings = field(default_factory=TermsSettings)
     associate: AssociateSettings = field(default_factory=AssociateSettings)
     summarize: SummarizeSettings = field(default_factory=SummarizeSettings)

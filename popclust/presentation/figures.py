@@ -260,6 +260,7 @@ def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
             word_share=word_share[own].mean(axis=0),
             word_share_all=word_share.mean(axis=0),
             vocabulary_of_word=vocabulary,
+            is_unstable=bool(view.groups.loc[own, "unstable"].any()),
             terms=terms,
             examples=tuple(pictures.values()),
         )
@@ -272,7 +273,7 @@ def _profile_caption(profile: GroupProfile) -> Caption:
     return Caption(
         name=f"group_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
-        caption=f"{profile.n_volumes:,} volumes. Terms mentioned more often: {names}.",
+        caption=f"{profile.n_volumes:,} volumes{', unstable' if profile.is_unstable else ''}. Terms mentioned more often: {names}.",
         alt=(
             f"Profile of group {profile.cluster}: topic {top} stands out with a mean share of "
             f"{profile.topic_share[top]:.2f}; terms mentioned more often: {names}."

@@ -49,6 +49,8 @@ class GroupProfile:
     """Terms mentioned significantly more often in the group, the strongest first; columns of associations.parquet."""
     examples: tuple[Pictured, ...] = ()
     """The volumes nearest the group's centre."""
+    is_unstable: bool = False
+    """It hardly comes back when the chain is learnt again."""
 
 
 def word_shares(counts: NDArray[np.integer], vocabulary_of_word: NDArray) -> NDArray[np.float64]:
@@ -109,7 +111,7 @@ def _draw_topics(axes: Axes, profile: GroupProfile) -> None:
     topics = np.arange(len(profile.topic_share))
     axes.bar(topics, profile.topic_share, color=group_colour(profile.cluster), width=0.74)
     axes.hlines(profile.topic_share_all, topics - 0.45, topics + 0.45, color=INK, lw=1.4, label="population")
-    axes.set_title("topics")
+    axes.set_title("topics" if not profile.is_unstable else "topics (this group is unstable)")
     axes.set_ylabel("mean share")
     axes.set_xlim(-0.7, len(topics) - 0.3)
     axes.set_xticks(topics[:: max(1, len(topics) // 20)])

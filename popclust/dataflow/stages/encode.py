@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 
 from popclust.dataflow.stage import Known, Stage, Work, each
 from popclust.dataflow.stages.extract import rows_of_vocabularies
@@ -25,14 +26,17 @@ def needs(known: Known) -> dict[str, list[str]]:
 
 def encode(study: Study, volume_id: str) -> Made:
     """Count the visual words of one volume."""
+    words, rows = vocabularies_of(study), read_rows(study, volume_id)
+    counts = {name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()}
+    zones = np.asarray(study.open_group("features", f"{volume_id}.zarr")["zones"][...])  # type: ignore[index]
+    return Made({**counts, "zones": zones.tolist()})
+
+
+def read_rows(study: Study, volume_id: str) -> dict[str, tuple[NDArray, NDArray]]:
+    """Features (n, d) of one volume and their positions (n, 3) in the atlas, by vocabulary."""
     group = study.open_group("features", f"{volume_id}.zarr")
     features = {name: np.asarray(group[name][...]) for name in _FEATURES}  # type: ignore[index]
-    is_micro = features["diameter_mm"] <= study.settings.sift.micro_macro_mm
-    words = vocabularies_of(study)
-    rows = rows_of_vocabularies(features, is_micro)
-    counts = {name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()}
-    zones = np.asarray(group["zones"][...])  # type: ignore[index]
-    return Made({**counts, "zones": zones.tolist()})
+    return rows_of_vocabularies(features, features["diameter_mm"] <= study.settings.sift.micro_macro_mm)
 
 
 def gather(work: Work) -> Made:
