@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 AGREED = -1
 """Seed of a grouping that was not begun at random, but by what runs of the whole chain agree on."""
 UNSTABLE = 0.5
-"""A group whose mean Jaccard overlap with its best match in other runs is below this is unstable (docs/stability.md)."""
+"""A group whose mean Jaccard overlap with its best match in runs is below this is unstable (docs/stability.md)."""
 
 
 @dataclass(frozen=True)

@@ -270,10 +270,11 @@ def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
 def _profile_caption(profile: GroupProfile) -> Caption:
     top = int(np.argmax(profile.topic_share - profile.topic_share_all))
     names = ", ".join(str(t) for t in profile.terms["term"].head(5)) or "none"
+    shaken = "; unstable: it hardly comes back when all is learnt again" if profile.is_unstable else ""
     return Caption(
         name=f"group_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
-        caption=f"{profile.n_volumes:,} volumes{', unstable' if profile.is_unstable else ''}. Terms mentioned more often: {names}.",
+        caption=f"{profile.n_volumes:,} volumes{shaken}. Terms mentioned more often: {names}.",
         alt=(
             f"Profile of group {profile.cluster}: topic {top} stands out with a mean share of "
             f"{profile.topic_share[top]:.2f}; terms mentioned more often: {names}."
