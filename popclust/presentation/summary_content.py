@@ -316,8 +316,8 @@ def how_grouped(view: StudyView) -> str:
         )
     return (
         f"begun with what {n_runs} runs of the whole chain agree on; group 0 is the largest. Stability is the mean "
-        f"Jaccard overlap of a group with its best match in those runs, each of which learnt words, topics, K and groups again "
-        f"from {view.study.settings.repeat.share:.0%} of the patients"
+        "Jaccard overlap of a group with its best match in those runs, each of which learnt words, topics, K and "
+        f"groups again from {view.study.settings.repeat.share:.0%} of the patients"
     )
 
 
