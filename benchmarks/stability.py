@@ -2,13 +2,13 @@
 
     python benchmarks/stability.py [--json] [--chains 5] [--runs 8] [--fresh 50] [--nulls 200] [--planted 40]
 
-`chain_ari`: people of six kinds whose features are mixtures of tissues (`--volumes`), words, topics, K and groups learnt
-by `--chains` independent chains, each with `--runs` repeats over seeds and resamples of 80 % of the people; mean adjusted
-Rand index between the groups that the chains report, beside that of single chains, and both against the truth.
-`jaccard_error`: largest difference, over reported groups, between their stability over the repeats and that over `--fresh`
-other ones; the mean over the chains. `null_claimed`, `planted_claimed`: share of populations at the level of word counts of
-which groups are claimed (evaluation/structure.py): one overdispersed population, with and without scanners, and planted
-kinds that k-means recovers with an adjusted Rand index of .8 or more; groups are formed on topics.
+`chain_ari`: people of six kinds whose features are mixtures of tissues (`--volumes`), words, topics, K and groups
+learnt by `--chains` independent chains, each with `--runs` repeats over seeds and resamples of 80 % of the people; mean
+adjusted Rand index between the groups that the chains report, beside that of single chains, and both against the truth.
+`jaccard_error`: largest difference, over reported groups, between their stability over the repeats and that over
+`--fresh` other ones; the mean over the chains. `null_claimed`, `planted_claimed`: share of populations at the level of
+word counts of which groups are claimed (evaluation/structure.py): one overdispersed population, with and without
+scanners, and planted kinds that k-means recovers with an adjusted Rand index of .8 or more; groups are formed on topics.
 """
 
 from __future__ import annotations

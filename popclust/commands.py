@@ -167,6 +167,8 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
             print_json(state)
         else:
             plain_console(stderr=False).print(as_table(state))
+            if state["groups"]:
+                plain_console(stderr=False).print(state["groups"], highlight=False)
         if not (arguments.watch and state["state"] in ("running", "new")):
             return DONE
         time.sleep(1)

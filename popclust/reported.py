@@ -56,6 +56,8 @@ class Reported:
     of validity/gate.parquet what became of each within strata. Empty without reports."""
     tests: pd.DataFrame
     """All tests of this grouping: rows of associations.parquet; empty without reports."""
+    has_groups: bool | None = None
+    """Whether there is more than one population that was cut into pieces; None where that was not asked."""
 
     @property
     def unstable(self) -> tuple[int, ...]:
@@ -65,6 +67,7 @@ class Reported:
     def __repr__(self) -> str:
         g = self.grouping
         shaken = f", {len(self.unstable)} unstable" if self.unstable else ""
+        shaken += ", no more than one population cut into pieces" if self.has_groups is False else ""
         tests = "no reports" if self.Q is None else f"Q = {self.Q} of {self.n_tested_terms} terms tested"
         return (
             f"<Reported: {g.descriptor}, {g.n_clusters} groups{shaken} of {len(self.clusters)} volumes, "

@@ -210,6 +210,14 @@ TABLES = {
         chance   float64 -  accuracy of guessing
         accuracy float64 -  balanced accuracy of predicting it from the topics, across patients
     """,
+    "validity/structure": f"""
+        the reported number of groups against one population that was cut into as many
+        {_GROUPING}
+        p_value    float64 -  share of one-kind populations that k-means leaves as compact
+        gap        float64 -  mean logarithm of their sum of squares within groups, less that of the volumes
+        n_null     int64   -  one-kind populations drawn
+        has_groups boolean -  p_value is at most .05; missing where fewer than 19 were drawn
+    """,
     "validity/repeats": """
         a run of the chain, learnt again from other seeds and other patients
         run        int64   -  the run

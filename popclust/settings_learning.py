@@ -163,6 +163,9 @@ class AssociateSettings:
     """Terms in fewer units are not tested (the paper: more than 50); below 600 units: in fewer than a twelfth, or 5."""
     alpha: Level = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
+    n_one_kind: CountOrNone = 99
+    """Populations of one kind that the reported groups are compared with; fewer than 19: it is not said whether there
+    are groups at all."""
     n_permutations: CountOrNone = 1000
     """Permutations of the null distribution of Q; 0 leaves it out."""
     strata: tuple[CohortColumn, ...] = ()

@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "topics": {"n_topics": 5},
     "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
     "repeat": {"n_runs": 2},
-    "associate": {"min_term_count": 2, "n_permutations": 20},
+    "associate": {"min_term_count": 2, "n_permutations": 20, "n_one_kind": 19},
 }
 DERIVED = [t for t in TABLES if t != "quarantine"]
 

@@ -159,7 +159,8 @@ def snapshot(study: Study) -> dict[str, Any]:
     -------
     dict
         ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
-        ``quarantined`` (volumes kept out, in all) and ``stages``: for each, in order, ``stage``, ``total``, ``done``,
+        ``quarantined`` (volumes kept out, in all), ``groups`` (what is reported, in a line) and ``stages``: for each,
+        in order, ``stage``, ``total``, ``done``, ``reused``, ``quarantined``, ``left``, ``seconds``,
         ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
     """
     active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "stages": []}
@@ -167,7 +168,20 @@ def snapshot(study: Study) -> dict[str, Any]:
         active["state"] = "killed"
     known = {s["stage"]: s for s in active["stages"]}
     stages = [known.get(name) or _untouched(study, name) for name in ORDER]
-    return {**{k: active[k] for k in _FIELDS}, "quarantined": count_quarantined(study), "stages": stages}
+    kept_out, groups = count_quarantined(study), _said_of_groups(study)
+    return {**{k: active[k] for k in _FIELDS}, "quarantined": kept_out, "groups": groups, "stages": stages}
+
+
+def _said_of_groups(study: Study) -> str:
+    """What is reported, in a line; empty where nothing is yet."""
+    if study.done("associate") is None:
+        return ""
+    record = study.record("associate")
+    found = f"{record['n_clusters']} groups of {record['descriptor']} are reported"
+    if record.get("has_groups") is False:
+        return f"no groups: {found}, but one population cut into as many is as compact"
+    n_unstable = record.get("n_unstable", 0)
+    return found + (f", {n_unstable} of them unstable" if n_unstable else "")
 
 
 def as_table(state: dict[str, Any]) -> Table:

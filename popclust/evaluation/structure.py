@@ -1,8 +1,8 @@
 """Are there groups at all? The reported number of groups against one population that was cut into as many pieces.
 
 k-means finds K groups in anything. What it cannot do in one population is to leave as little within them: the sum of
-squares that is left is compared with that in populations of one kind, which have the scanners, the means, the
-variances and the shape of every leading direction of the volumes, but no second mode in any.
+squares that is left, scanners aside, is compared with that in populations of one kind, which have the variance and
+the shape of every leading direction of the volumes, but no second mode in any.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Structure:
     """One-kind populations drawn."""
 
     @property
-    def has_groups(self) -> bool:
-        """Whether there are groups beyond one population that was cut into pieces."""
-        return self.p_value <= LEVEL
+    def has_groups(self) -> bool | None:
+        """Whether there are groups beyond one population that was cut into pieces; None where too few were drawn."""
+        return None if 1 / (1 + self.n_null) > LEVEL else self.p_value <= LEVEL
 
 
 def examine_structure(
@@ -47,9 +47,9 @@ def examine_structure(
 ) -> Structure:
     """Compare K groups of volumes with K pieces of one population.
 
-    Volumes are taken about their scanner's mean, in their leading directions. A population of one kind draws every
-    direction by itself from the density of those volumes, smoothed until it has a single mode (Silverman 1981) and of
-    the same variance, and gets the scanners' means back: two scanners are no two groups.
+    Volumes are taken about their scanner's mean (two scanners are no two groups), in their leading directions. A
+    population of one kind draws every direction by itself from the density of those volumes, smoothed until it has a
+    single mode (Silverman 1981), and of the same variance.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def examine_structure(
         return Structure(1.0, 0.0, 0)
     means = np.stack([descriptors[labels == s].mean(axis=0) for s in range(int(labels.max()) + 1)])[labels]
     axes = _leading_axes(descriptors - means)
-    own, shift = (descriptors - means) @ axes, (means - means.mean(axis=0)) @ axes
-    observed = _log_within(own + shift, n_clusters)
+    own = (descriptors - means) @ axes
+    observed = _log_within(own, n_clusters)
     widths = [unimodal_width(column) for column in own.T]
-    null = np.array([_log_within(_one_kind(own, widths, rng) + shift, n_clusters) for _ in range(n_null)])
+    null = np.array([_log_within(_one_kind(own, widths, rng), n_clusters) for _ in range(n_null)])
     p_value = (1 + np.sum(null <= observed)) / (1 + n_null)
     return Structure(float(p_value), float(null.mean() - observed), n_null)
 

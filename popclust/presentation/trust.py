@@ -58,6 +58,17 @@ def _predicted(table: pd.DataFrame) -> str:
     return f"Balanced accuracy across patients: {', '.join(rows)}."
 
 
+def _structure(table: pd.DataFrame) -> str:
+    row = table.iloc[0]
+    if pd.isna(row["has_groups"]):
+        return "Not asked."
+    said = "Yes" if row["has_groups"] else "No"
+    return (
+        f"{said}: of populations of one kind that are cut into {row['n_clusters']}, scanners aside, a share of "
+        f"{row['p_value']:.2g} is as compact."
+    )
+
+
 def _repeats(table: pd.DataFrame) -> str:
     numbers = table["n_clusters"].value_counts().sort_index()
     chosen = ", ".join(f"{n} in {times}" for n, times in numbers.items())
@@ -92,6 +103,7 @@ def _readable(name: str) -> str:
 
 
 _ANSWERS = (
+    ("structure", "Are there groups at all?", _structure),
     ("repeats", "Do the groups come back when all is learnt again?", _repeats),
     ("gate", "Could they be the scanner?", _technical),
     ("gate", "Could they be age or sex?", _personal),

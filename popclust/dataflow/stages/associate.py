@@ -18,8 +18,10 @@ from popclust.evaluation.chain_runs import examine_runs, numbers_chosen
 from popclust.evaluation.confounders import confounder_variables
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population, minimum_count
 from popclust.evaluation.permutation import null_criterion
+from popclust.evaluation.structure import examine_structure
 from popclust.evaluation.validity import examine
 from popclust.parts import Made
+from popclust.population.clustering import matrix_of
 from popclust.population.groupings import Groupings, read_groupings, read_repeats, runs_of
 from popclust.reported import AGREED, UNSTABLE, Grouping
 from popclust.reports.measured_errors import measured_errors
@@ -145,9 +147,24 @@ def _report(study: Study, reported: Grouping, numbers: Callable[[Groupings], Seq
         study.write_table("validity/repeats", found.table)
         record = {"chain_agreement": round(float(found.table["others"].mean()), 6)}
     study.write_table("clusters", clusters)
+    record |= _examine_structure(study, reported)
     unstable = sorted(set(clusters.loc[clusters["unstable"], "cluster"].tolist()))
     record |= {**vars(reported), "unit": settings.unit, "min_term_count": settings.min_term_count}
     return record | {"n_unstable": len(unstable)}
+
+
+def _examine_structure(study: Study, reported: Grouping) -> dict[str, Any]:
+    """Write validity/structure.parquet: whether there are groups at all."""
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    matrix = matrix_of(reported.descriptor, words, topics, study.settings.encode)
+    cohort = study.read_table("cohort").set_index("volume_id").reindex(words.volume.values)
+    scanner = (cohort["manufacturer"].fillna("") + " " + cohort["model"].fillna("")).to_numpy(str)
+    settings = study.settings.associate
+    with threadpool_limits(1):
+        found = examine_structure(matrix, reported.n_clusters, scanner, settings.n_one_kind, settings.seed)
+    row = {**vars(reported), **vars(found), "has_groups": found.has_groups}
+    study.write_table("validity/structure", pd.DataFrame([row]))
+    return {"has_groups": found.has_groups}
 
 
 def _examine(study: Study, population: CountedPopulation, result: AssociationResult) -> None:
@@ -163,7 +180,7 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=6,
+    version=7,
     title="test associations",
     sections=("associate",),
     reads=("cluster", "repeat", "terms", "topics", "ingest", "normalize"),
