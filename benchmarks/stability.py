@@ -8,7 +8,7 @@ adjusted Rand index between the groups that the chains report, beside that of si
 `jaccard_error`: largest difference, over reported groups, between their stability over the repeats and that over
 `--fresh` other ones; the mean over the chains. `null_claimed`, `planted_claimed`: share of populations at the level of
 word counts of which groups are claimed (evaluation/structure.py): one overdispersed population, with and without
-scanners, and planted kinds that k-means recovers with an adjusted Rand index of .8 or more; groups are formed on topics.
+scanners, and planted kinds that k-means recovers with an adjusted Rand index of .8 or more; groups are of topics.
 """
 
 from __future__ import annotations

@@ -160,8 +160,7 @@ def snapshot(study: Study) -> dict[str, Any]:
     dict
         ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
         ``quarantined`` (volumes kept out, in all), ``groups`` (what is reported, in a line) and ``stages``: for each,
-        in order, ``stage``, ``total``, ``done``, ``reused``, ``quarantined``, ``left``, ``seconds``,
-        ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
+        in order, ``stage``, ``total``, ``done``, ``reused``, ``quarantined``, ``left``, ``seconds``, ``seconds_left``.
     """
     active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "stages": []}
     if active["state"] == "running" and not is_held(study):
