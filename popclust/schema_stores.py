@@ -160,11 +160,15 @@ STORES = {
         the frozen model: what puts a new volume into the reported groups
         topic_components    float64  topic,word       -  variational parameters of the topics
         centres             float64  cluster,feature  -  centres of the groups
+        word_centres        float64  cluster,word     -  mean roots of the groups' shares of words
+        spread              float64  part,cluster     -  usual distance from the centre: by descriptor, by words
+        usual               float64  measure          -  what one in twenty volumes exceeds
+        scores              float64  member           -  how strange the population's own volumes are, ascending
         @descriptor         volume descriptor of the grouping
         @vocabulary_of_word vocabulary of each word
         @masses             masses that the counts of the vocabularies are scaled to
         @doc_topic_prior    Dirichlet prior of the topics of a volume
-        @limit              largest distance at which a volume still belongs to a group
+        @error_rate         share of volumes of the groups that may be called none of these
     """,
 }
 

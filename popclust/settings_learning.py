@@ -119,6 +119,14 @@ class RepeatSettings:
 
 
 @dataclass(frozen=True)
+class FreezeSettings:
+    """The frozen model, which puts new volumes into the groups."""
+
+    error_rate: Level = 0.05
+    """Share of volumes of the groups themselves that may be called none of these."""
+
+
+@dataclass(frozen=True)
 class TermsSettings:
     """Terms in radiology reports."""
 

@@ -16,6 +16,7 @@ from popclust.settings_learning import (
     AssociateSettings,
     ClusterSettings,
     EncodeSettings,
+    FreezeSettings,
     RepeatSettings,
     TermsSettings,
     TopicsSettings,
@@ -265,5 +266,6 @@ class Settings:
     repeat: RepeatSettings = field(default_factory=RepeatSettings)
     terms: TermsSettings = field(default_factory=TermsSettings)
     associate: AssociateSettings = field(default_factory=AssociateSettings)
+    freeze: FreezeSettings = field(default_factory=FreezeSettings)
     summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from popclust import schema
 from popclust.dataflow.learning import TrainingSample, fit_of_groups
+from popclust.dataflow.stages import stage_named
 from popclust.dataflow.stages.encode import read_rows, vocabularies_of
 from popclust.population.clustering import descriptor_matrix, group_by_centres, matrix_of, numbers_of_clusters
 from popclust.population.nuisance import Nuisance
@@ -113,6 +114,7 @@ def count_chunk(study: Study, n_runs: int, start: int, stop: int) -> None:
     first = dict(zip(*np.unique(words_of(study), return_index=True), strict=True))
     counts = np.zeros((n_runs, stop - start, len(words_of(study))), np.uint32)
     for at, volume_id in enumerate(volumes_of(study)[start:stop]):
+        study.check_part("extract", str(volume_id), stage_named("extract").files_of(str(volume_id)))
         rows = read_rows(study, str(volume_id))
         for run, vocabularies in enumerate(words):
             for name, (features, positions_mm) in rows.items():

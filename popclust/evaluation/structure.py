@@ -74,8 +74,10 @@ def examine_structure(
     if len(descriptors) > MAX_VOLUMES:
         drawn = np.sort(rng.permutation(len(descriptors))[:MAX_VOLUMES])
         descriptors, labels = descriptors[drawn], labels[drawn]
-    if len(np.unique(descriptors, axis=0)) <= n_clusters:
+    if n_null == 0:
         return Structure(1.0, 0.0, 0)
+    if len(np.unique(descriptors, axis=0)) <= n_clusters:
+        return Structure(1.0, 0.0, n_null)
     means = np.stack([descriptors[labels == s].mean(axis=0) for s in range(int(labels.max()) + 1)])[labels]
     axes = _leading_axes(descriptors - means)
     own = (descriptors - means) @ axes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,9 +29,11 @@ def needs(known: Known) -> dict[str, list[str]]:
 def encode(study: Study, volume_id: str) -> Made:
     """Count the visual words of one volume."""
     words, rows = vocabularies_of(study), read_rows(study, volume_id)
-    counts = {name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()}
+    found = {name: words[name].nearest(values, positions) for name, (values, positions) in rows.items()}
+    counts = {name: np.bincount(near.word, minlength=len(words[name].centres)).tolist() for name, near in found.items()}
+    far = {name: round(float(near.distance.mean()), 6) if len(near.distance) else 0.0 for name, near in found.items()}
     zones = np.asarray(study.open_group("features", f"{volume_id}.zarr")["zones"][...])  # type: ignore[index]
-    return Made({**counts, "zones": zones.tolist()})
+    return Made({**counts, "zones": zones.tolist(), "far": far})
 
 
 def read_rows(study: Study, volume_id: str) -> dict[str, tuple[NDArray, NDArray]]:
@@ -57,6 +61,11 @@ def gather(work: Work) -> Made:
     return Made({"n_volumes": len(records), "n_words": len(vocabulary_of_word)})
 
 
+def far_of(records: Mapping[str, Mapping[str, Any]]) -> NDArray[np.float64]:
+    """(volume, vocabulary) mean distances of features from their nearest words, from the stage's records."""
+    return np.array([[r["far"][name] for name in VOCABULARIES] for r in records.values()])
+
+
 def vocabularies_of(study: Study) -> dict[str, Vocabulary]:
     """The study's vocabularies, or the frozen model's; read once per process for as long as they stay."""
     return _vocabularies(study.learnt_path("vocabulary"), study.learnt_marker("vocabulary"))
@@ -69,7 +78,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=2,
+    version=3,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,
