@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from popclust.presentation.summary_content import UNSTABLE
 from popclust.presentation.view import StudyView
+from popclust.reported import UNSTABLE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from popclust.errors import InputError
-from popclust.presentation.figures import Caption, read_captions
+from popclust.presentation.captions import Caption, read_captions
 from popclust.reported import Reported
 from popclust.study import Study
 
@@ -75,7 +75,7 @@ class Figures:
         return f"<Figures: {', '.join(self._captions) or 'none yet'}>"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class ReportedInHand(Reported):
     """The grouping that a study reports, with its groups in words and its figures."""
 
