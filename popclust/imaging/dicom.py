@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from popclust.errors import VolumeError
-from popclust.imaging.headers import FileHeader, functional_group, numbers_of, text_of, values_of, without_warnings
+from popclust.imaging.elements import functional_group, numbers_of, text_of, values_of
+from popclust.imaging.headers import FileHeader, without_warnings
 from popclust.imaging.places import is_of_the_place, local_copy, open_image
 from popclust.imaging.volume import AIR_HU
 

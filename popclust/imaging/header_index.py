@@ -48,7 +48,7 @@ from popclust.imaging.series_table import SeriesTable as SeriesTable
 from popclust.imaging.survey import Survey as Survey
 from popclust.imaging.survey import look_at
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when rows of an earlier popclust cannot be used: then all headers are read again."""
 _ROWS_AT_ONCE = 2_000
 _SERIES_AT_ONCE = 1_000
