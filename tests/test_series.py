@@ -83,8 +83,20 @@ def test_positions_twice_with_nothing_to_tell_them_apart(tmp_path: Path) -> None
         ds.SOPInstanceUID = uid(1, 1, 50 + index)
 
     save(series_datasets(numbered((5, 4, 4))), tmp_path / "a")
-    save(series_datasets(numbered((5, 4, 4))), tmp_path / "b", edit=another)
+    save(series_datasets(numbered((5, 4, 4)) + 1), tmp_path / "b", edit=another)
     assert reasons_of(tmp_path) == ("duplicate_positions",)
+
+
+def test_copies_under_other_uids_count_once_if_their_voxels_agree(tmp_path: Path) -> None:
+    def another(index: int, ds: Dataset) -> None:
+        ds.SOPInstanceUID = uid(1, 1, 50 + index)
+
+    hu = numbered((5, 4, 4))
+    save(series_datasets(hu), tmp_path / "a")
+    save(series_datasets(hu)[1:3], tmp_path / "b", edit=another)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
+    record = ingested(tmp_path).record
+    assert (record.n_images, record.n_slices, record.n_set_aside) == (7, 5, 0)
 
 
 def test_one_acquisition_number_per_slice_is_no_reason_to_split(tmp_path: Path) -> None:

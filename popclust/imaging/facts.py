@@ -36,9 +36,7 @@ KEYWORDS = (
 """Elements that are read of every image beside those that say what and where it is."""
 
 # Baseline and extended JPEG and their retired kin, near-lossless JPEG-LS, JPEG 2000 and HTJ2K with loss.
-_LOSSY_SYNTAXES = frozenset(
-    {f"1.2.840.10008.1.2.4.{n}" for n in (*range(50, 57), *range(59, 65), 81, 91, 93, 203)}
-)
+_LOSSY_SYNTAXES = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (*range(50, 57), *range(59, 65), 81, 91, 93, 203)})
 
 
 @dataclass(frozen=True, slots=True)

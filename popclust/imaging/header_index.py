@@ -47,6 +47,7 @@ from popclust.imaging.series_table import (
 from popclust.imaging.series_table import SeriesTable as SeriesTable
 from popclust.imaging.survey import Survey as Survey
 from popclust.imaging.survey import look_at
+from popclust.settings import IngestSettings
 
 _FORMAT = 2
 """Raised when rows of an earlier popclust cannot be used: then all headers are read again."""
@@ -195,8 +196,15 @@ class HeaderIndex:
         with pq.ParquetFile(self._series) as file:
             return SeriesTable(file.read().replace_schema_metadata())
 
-    def series_files(self, volume_id: str) -> SeriesFiles:
+    def series_files(self, volume_id: str, rules: IngestSettings | None = None) -> SeriesFiles:
         """The files of one series, and the stack that is read; only a few files of the index are looked at.
+
+        Parameters
+        ----------
+        volume_id : str
+            The series' pseudonym.
+        rules : IngestSettings, optional
+            By which the stack is chosen, see `group_series`.
 
         Raises
         ------
@@ -209,7 +217,7 @@ class HeaderIndex:
         if not found:
             raise InputError(f"{volume_id}: the index of headers knows no such series")
         parts = [Piece(name, self._headers / name).rows_of(volume_id) for name in found[0]]
-        (series,) = group_series(headers_of(pa.concat_tables(parts)))
+        (series,) = group_series(headers_of(pa.concat_tables(parts)), rules)
         return series
 
     def drop(self, names: Iterable[str]) -> list[str]:

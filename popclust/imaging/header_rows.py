@@ -68,8 +68,9 @@ ROWS = pa.schema(
     ]
 )
 """One row per image, in the order of volume_id. `file` is the file's number, `stamp` tells whether it has changed, the
-two halves of `print` are what the image adds to the fingerprint of its series. Without volume_id: no image. `facts` is what it
-says of its series, `person` a keyed digest of its PatientID. With the format `forgotten` nothing but number and stamp is there, so that the file is not read again."""
+two halves of `print` are what the image adds to the fingerprint of its series. Without volume_id: no image. `facts` is
+what it says of its series, `person` a keyed digest of its PatientID. With the format `forgotten` nothing but number and
+stamp is there, so that the file is not read again."""
 
 FORGOTTEN = "forgotten"
 """Format of a row of which only that it was read is kept."""
