@@ -12,6 +12,9 @@ from popclust.errors import VolumeError
 _DECISIVE = 1.25
 """An image that is less rough by this factor is the right reading of two."""
 
+_SWAPPED = 8.0
+"""By this factor values of swapped bytes are rougher."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -71,22 +74,22 @@ def settled(raw: NDArray, declared: Declared, stream: Stream | None = None) -> t
     if 0 < shift <= width - bits and stream is None and not (pattern & ((1 << shift) - 1)).any() and pattern.any():
         pattern >>= shift  # the values fill the word from above
     unsigned = pattern & ((1 << bits) - 1)
+    if stream is None and width == 16 and _is_swapped(pattern):
+        raise VolumeError("unreadable_pixels", "the bytes of the stored values are swapped")
     top = unsigned >= 1 << (bits - 1)
     signed = unsigned - (top.astype(np.int64) << bits)
-    values, is_signed = unsigned, declared.is_signed
-    if top.any():
-        is_signed = _sign(unsigned, signed, top, declared, stream)
-        values = signed if is_signed else unsigned
     whole = signed & ((1 << width) - 1)
     is_dirty = (pattern != unsigned) & (pattern != whole)
-    if not is_dirty.any():
-        return values, None
-    if (pattern[is_dirty] == pattern[is_dirty].flat[0]).all():
-        return values, is_dirty
-    as_is = pattern - ((pattern >= 1 << (width - 1)).astype(np.int64) << width) if is_signed else pattern
-    if declared.has_overlay or roughness(values, is_dirty) <= roughness(as_is, is_dirty):
-        return values, None
-    raise VolumeError("unreadable_pixels", "stored values have more bits than the header says")
+    is_padding = None
+    if is_dirty.any() and (pattern[is_dirty] == pattern[is_dirty].flat[0]).all():
+        is_padding, top = is_dirty, top & ~is_dirty
+    elif is_dirty.any() and not declared.has_overlay:
+        as_is = pattern - ((pattern >= 1 << (width - 1)).astype(np.int64) << width) if declared.is_signed else pattern
+        among = is_dirty | top
+        if min(roughness(unsigned, among), roughness(signed, among)) > roughness(as_is, among):
+            raise VolumeError("unreadable_pixels", "stored values have more bits than the header says")
+    is_signed = _sign(unsigned, signed, top, declared, stream) if top.any() else declared.is_signed
+    return (signed if is_signed else unsigned), is_padding
 
 
 def _sign(
@@ -106,6 +109,16 @@ def _sign(
     if found not in said:
         raise VolumeError("wrong_sign", "the voxels contradict the sign that the header declares")
     return found
+
+
+def _is_swapped(pattern: NDArray[np.int64]) -> bool:
+    """Whether an image is by far less rough if the two bytes of each value change places."""
+    some = pattern.reshape(-1, pattern.shape[-1])[::4]
+    if not (some >> 8).any():
+        return False
+    swapped = ((some & 0xFF) << 8) | (some >> 8)
+    as_told, as_swapped = (float(np.abs(np.diff(one, axis=-1)).mean()) for one in (some, swapped))
+    return as_told > _SWAPPED * max(as_swapped, 1.0)
 
 
 def roughness(values: NDArray[np.int64], among: NDArray) -> float:

@@ -15,8 +15,8 @@ from popclust.imaging.pixels import read_stack as read_stack
 from popclust.imaging.places import is_of_the_place, open_image
 
 _OLDEST_YEARS = 90.0
-_FIRST_CT_YEAR = 1971
-"""Earlier dates are placeholders of somebody's anonymizer."""
+_YEARS = range(1971, 2200)
+"""In which there is CT; other dates are placeholders of somebody's anonymizer."""
 _DESCRIPTION_TAGS = [
     "SpecificCharacterSet",
     "PatientID",
@@ -116,7 +116,7 @@ def _describe(dataset: Dataset) -> SeriesDescription:
         slice_thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
         age_years=_age_of(dataset),
         sex=sex if sex in ("M", "F", "O") else None,
-        acquired_on=next((day for day in days if day is not None and day.year >= _FIRST_CT_YEAR), None),
+        acquired_on=next((day for day in days if day is not None and day.year in _YEARS), None),
         contrast=_contrast_of(dataset),
     )
 

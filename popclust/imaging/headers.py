@@ -245,7 +245,7 @@ def _headers_of(dataset: Dataset, elements: _Elements, path: str, identity: str)
         study_uid=text("StudyInstanceUID"),
         sop_uid=text("SOPInstanceUID"),
         sop_class=text("SOPClassUID"),
-        modality=text("Modality"),
+        modality=text("Modality").upper(),
         patient_id=text("PatientID"),
         patient_issuer=text("IssuerOfPatientID"),
         is_localizer="LOCALIZER" in [part.upper() for part in texts("ImageType")],

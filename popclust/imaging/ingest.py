@@ -129,6 +129,15 @@ def _plan(series: SeriesFiles, settings: IngestSettings) -> _Plan:
             grid, n_slices = shape.grid, shape.n_slices
         else:
             description = describe_dicom(series.headers[0].path)
+            # Of an enhanced file the frames that were chosen count, not the first.
+            facts = series.headers[0].facts
+            kernel, thickness = facts.kernel.partition("\\")[0], facts.thickness_mm
+            kernel = "" if kernel.upper() == "NONE" else kernel
+            description = replace(
+                description,
+                kernel=kernel or description.kernel,
+                slice_thickness_mm=thickness if thickness and thickness > 0 else description.slice_thickness_mm,
+            )
             if not series.problems:
                 grid = grid_of_stack(series.headers, settings.max_gap_mm, description.slice_thickness_mm)
     except VolumeError as error:

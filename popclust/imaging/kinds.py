@@ -24,24 +24,24 @@ _HU_TYPES = frozenset({"", "HU", "HU_MOD", "US", "NONE"})
 
 def _words(words: str) -> re.Pattern[str]:
     """Any of some words, in which a space may be an underscore, with no letter before or behind."""
-    return re.compile(rf"(?<![A-Z])({'|'.join(words.replace('~', '[ _]').split())})(?![A-Z])")
+    return re.compile(rf"(?<![A-Z])({'|'.join(words.split()).replace('~', '[ _]')})(?![A-Z])")
 
 
 # In this order: a MIP of an iodine map is an iodine map. A tilde stands for a space or an underscore.
 _TYPES = (
     ("localizer", _words("LOCALI[ZS]ER SCOUT TOPOGRAM SURVIEW SCANOGRAM")),
-    ("dose_report", _words(r"DOSE[ _]?(INFO|REPORT|RECORD)\w* PATIENT~PROTOCOL PROT")),
-    ("secondary_capture", _words("SCREEN[ _]?(SAVE|SHOT|CAPTURE) SECONDARY~CAPTURE PRINT")),
-    ("virtual_non_contrast", _words("VNC VUE TNC VIRTUAL[ _]?(NON|UN)[ _-]?(CONTRAST|ENHANCED)")),
+    ("dose_report", _words(r"DOSE~?(INFO|REPORT|RECORD)\w* PATIENT~PROTOCOL PROT")),
+    ("secondary_capture", _words("SCREEN~?(SAVE|SHOT|CAPTURE) SECONDARY~CAPTURE PRINT")),
+    ("virtual_non_contrast", _words("VNC VUE TNC VIRTUAL~?(NON|UN)~?(CONTRAST|ENHANCED)")),
     (
         "material_map",
         _words(
-            r"IODINE\w* MD~\w+ MATERIAL\w* WATER CALCIUM URIC~ACID VNCA PBV Z[ _-]?EFF EFF\w*[ _-]?Z ELECTRON~DENSITY"
+            r"IODINE\w* MD~\w+ MATERIAL\w* WATER CALCIUM URIC~ACID VNCA PBV Z~?EFF EFF\w*~Z ELECTRON~DENSITY"
             r" RHO R?CB[FV] MTT TTP TMAX PERFUSION\w* QUANTITY"
         ),
     ),
-    ("maximum_intensity", _words(r"MIP MAX[ _]?IP MAXIMUM MAXIMUM~\w+")),
-    ("minimum_intensity", _words(r"MIN[ _]?IP MNIP MINIMUM MINIMUM~\w+")),
+    ("maximum_intensity", _words(r"MIP MAX~?IP MAXIMUM MAXIMUM~\w+")),
+    ("minimum_intensity", _words(r"MIN~?IP MNIP MINIMUM MINIMUM~\w+")),
     ("reformatted", _words("MPR CPR REFORMATTED REFORMAT CURVED RESAMPLED CSAPARALLEL")),
     (
         "derived",

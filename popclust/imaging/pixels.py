@@ -19,13 +19,21 @@ from popclust.imaging.padding import padding_of
 from popclust.imaging.places import is_of_the_place, local_copy, open_image
 from popclust.imaging.streams import stream_of
 from popclust.imaging.volume import AIR_HU
-from popclust.imaging.wholeness import check_rescale, check_whole
+from popclust.imaging.wholeness import check_rescale, check_whole, is_blank_in_part
 
 _MAX_HU = np.iinfo(np.int16).max
 _MAX_VOXELS = 2**31
 """More are a corrupt header: 8,000 slices of 512 x 512 are fewer."""
 # Lossy JPEG of 12 bits: extended sequential, and the retired spectral selection and full progression.
 _BEYOND_PYDICOM = frozenset(f"1.2.840.10008.1.2.4.{process}" for process in (51, 53, 55))
+
+
+_USUAL = {
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "PixelRepresentation": 0,
+    "BitsStored": None,
+}
 
 
 class UnreadableImagesError(VolumeError):
@@ -154,6 +162,9 @@ def _decoded(path: str) -> tuple[Dataset, NDArray[np.int64], NDArray | None]:
     with open_image(path) as file, without_warnings():
         dataset: Dataset = pydicom.dcmread(file, force=True)
         syntax = _syntax_of(dataset)
+        for keyword, usual in _USUAL.items():  # what decoders ask for, and archives lose
+            if dataset.get(keyword) is None:
+                setattr(dataset, keyword, usual if usual is not None else dataset.BitsAllocated)
         if syntax.is_encapsulated:
             stream = stream_of(dataset, syntax)
         else:
@@ -169,7 +180,12 @@ def _decoded(path: str) -> tuple[Dataset, NDArray[np.int64], NDArray | None]:
             (group, 0x0102) in dataset and (group, 0x3000) not in dataset for group in range(0x6000, 0x6020, 2)
         ),
     )
-    return dataset, *settled(raw, declared, stream)
+    try:
+        return dataset, *settled(raw, declared, stream)
+    except VolumeError:
+        if any(is_blank_in_part(plane) for plane in raw.reshape(-1, *raw.shape[-2:])):
+            raise ValueError("a part of the image is blank") from None
+        raise
 
 
 def _syntax_of(dataset: Dataset) -> pydicom.uid.UID:
@@ -186,15 +202,23 @@ def _check_length(dataset: Dataset) -> None:
     n_bytes = int(dataset.BitsAllocated) // 8 * int(dataset.get("SamplesPerPixel") or 1)
     row = int(dataset.Columns) * n_bytes
     expected = row * int(dataset.Rows) * int(dataset.get("NumberOfFrames") or 1)
-    if not expected <= len(dataset.PixelData) < expected + max(row, 2):
+    if n_bytes not in (1, 2, 4) or not 0 < expected <= len(dataset.PixelData) < expected + max(row, 2):
         raise ValueError("pixel data of another length than the header says")
 
 
 def _raw_values(dataset: Dataset, syntax: pydicom.uid.UID, path: str) -> NDArray:
+    if not syntax.is_encapsulated:
+        # As they are: pydicom would clear the bits above BitsStored.
+        order = ">" if syntax == pydicom.uid.ExplicitVRBigEndian else "<"
+        values = np.frombuffer(dataset.PixelData, dtype=f"{order}u{int(dataset.BitsAllocated) // 8}")
+        n_frames, size = int(dataset.get("NumberOfFrames") or 1), (int(dataset.Rows), int(dataset.Columns))
+        values = values[: n_frames * size[0] * size[1]]
+        return values.reshape(size if n_frames == 1 else (n_frames, *size))
     if syntax in _BEYOND_PYDICOM:
         return _gdcm_values(path, dataset)
     # One decoder for one syntax, whatever else is installed: lossy JPEG differs between decoders by a grey level.
-    dataset.pixel_array_options(decoding_plugin="pydicom" if syntax == RLELossless else "gdcm")
+    plugin = "pydicom" if syntax == RLELossless else "gdcm"
+    dataset.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=False)
     return np.asarray(dataset.pixel_array)
 
 

@@ -156,21 +156,18 @@ class _Choosing:
 
     def of_one_acquisition(self, headers: Sequence[FileHeader]) -> list[FileHeader]:
         """Slices of one acquisition, phase and kernel, each place once, sorted by position."""
-        stack, left = _sorted(with_one_orientation(headers)), Counter[str]()
+        stack = _sorted(with_one_orientation(headers))
         for code, parted in facets(stack):
             parts = parted(stack)
             if len(parts) > 1:
                 best = self._best(parts)
                 go = [(code, one) for part in parts if part is not best for one in part]
-                left[code] += len(go)
                 stack = self._keep(best, go, True)
         if is_regular(stack, self.rules.max_gap_mm) and len(stack) > 1:
             return stack
-        if left or self.cut:
-            codes = self._codes_in_gaps(stack)
-            if codes:
-                self.problems += codes
-                return stack
+        if codes := self._codes_in_gaps(stack):
+            self.problems += codes
+            return stack
         return self._at_one_place_each(stack)
 
     def _at_one_place_each(self, stack: list[FileHeader]) -> list[FileHeader]:
@@ -195,6 +192,8 @@ class _Choosing:
                 return stack
             else:
                 self.twins.append((len(stay) - 1, one))
+        if len(stay) == 1:
+            self.problems.append("duplicate_positions")
         return stay
 
     def _best(self, parts: Parts) -> list[FileHeader]:
@@ -211,7 +210,8 @@ class _Choosing:
         if len(stack) < 2:
             return sorted(self.cut) if self.cut else []
         there = distances_of(stack)
-        others = [(code, one) for code, one in self.aside if code in self.cut and is_same_grid(one, stack[0])]
+        others = [(code, one) for code, one in self.aside if code in self.cut and is_parallel(one, stack[0])]
+        others += [(code, one) for code, one in self.aside if code not in self.cut and is_same_grid(one, stack[0])]
         found = set()
         for code, one in others:
             (distance,) = distances_of([one], stack[0])

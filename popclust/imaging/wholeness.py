@@ -47,11 +47,17 @@ def check_whole(hu: NDArray[np.int16]) -> None:
         seen.add(digest)
 
 
+def is_blank_in_part(plane: NDArray) -> bool:
+    """Whether a part of an image that may be another thing than HU holds zeros alone."""
+    begin, end = _blank_run(plane)
+    return end - begin > _BLANK_SHARE * len(plane) and not plane[begin].any() and end - begin < len(plane)
+
+
 def _has_levels(plane: NDArray[np.int16]) -> bool:
     return len(np.unique(plane[::2, ::2])) >= _MIN_LEVELS
 
 
-def _blank_run(plane: NDArray[np.int16]) -> tuple[int, int]:
+def _blank_run(plane: NDArray) -> tuple[int, int]:
     """Begin and end of the longest run of rows that hold one value alone."""
     blank = (plane == plane[:, :1]).all(axis=1)
     blank[1:] &= (plane[1:, 0] == plane[:-1, 0]) | ~blank[:-1]
