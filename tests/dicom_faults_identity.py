@@ -256,6 +256,12 @@ def private_elements_of_junk(slices: Slices, rng: np.random.Generator) -> None:
         ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", rng.bytes(500))
 
 
+@fault("exact")
+def one_uid_for_each_slice(slices: Slices, rng: np.random.Generator) -> None:
+    for index, ds in enumerate(slices):
+        ds.SeriesInstanceUID = f"1.2.3.8.{index}"
+
+
 @fault_in_files("exact")
 def other_files_in_the_folder(paths: list[Path], rng: np.random.Generator) -> None:
     folder = paths[0].parent

@@ -199,12 +199,7 @@ class HeaderIndex:
     def series_files(self, volume_id: str, rules: IngestSettings | None = None) -> SeriesFiles:
         """The files of one series, and the stack that is read; only a few files of the index are looked at.
 
-        Parameters
-        ----------
-        volume_id : str
-            The series' pseudonym.
-        rules : IngestSettings, optional
-            By which the stack is chosen, see `group_series`.
+        Parameters are the series' pseudonym, and the rules by which the stack is chosen (see `group_series`).
 
         Raises
         ------
@@ -212,11 +207,13 @@ class HeaderIndex:
             The index knows no such series.
         """
         with pq.ParquetFile(self._series) as file:
-            table = file.read_row_groups(row_groups_with(file, volume_id), columns=["volume_id", "batches"])
-        found = table.filter(pc.equal(table["volume_id"], volume_id))["batches"].to_pylist()
+            columns = ["volume_id", "batches", "members"]
+            table = file.read_row_groups(row_groups_with(file, volume_id), columns=columns)
+        found = table.filter(pc.equal(table["volume_id"], volume_id)).to_pylist()
         if not found:
             raise InputError(f"{volume_id}: the index of headers knows no such series")
-        parts = [Piece(name, self._headers / name).rows_of(volume_id) for name in found[0]]
+        names = found[0]["members"] or [volume_id]
+        parts = [Piece(name, self._headers / name).rows_of(names) for name in found[0]["batches"]]
         (series,) = group_series(headers_of(pa.concat_tables(parts)), rules)
         return series
 
@@ -241,8 +238,9 @@ class HeaderIndex:
         table = self.series().table if self._series.exists() else SERIES.empty_table()
         is_meant = pc.or_(*(pc.is_in(table[name], value_set=wanted) for name in ("volume_id", "patient_id")))
         dropped = table.filter(is_meant)["volume_id"].to_pylist()
+        members = [name for names in table.filter(is_meant)["members"].to_pylist() for name in names]
         state = self._state()
-        digests = {forgotten_digest(self._key, name) for name in {*wanted.to_pylist(), *dropped}}
+        digests = {forgotten_digest(self._key, name) for name in {*wanted.to_pylist(), *dropped, *members}}
         self._save_state({**state, "forgotten": sorted({*state["forgotten"], *digests}), "is_purged": False})
         self._purge()
         return sorted(dropped)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from popclust.imaging.facts import comparable_id, read_back, written
 from popclust.imaging.headers import FileHeader, scan_file, without_warnings
+from popclust.imaging.joining import joint_of
 from popclust.imaging.listing import Found
 from popclust.imaging.places import companion_names, companions_stamp
 from popclust.imaging.pseudonyms import keyed_digest, patient_pseudonym, pseudonym
@@ -65,12 +66,13 @@ ROWS = pa.schema(
         *_OF_HEADER.items(),
         ("facts", pa.string()),
         ("person", pa.string()),
+        ("joint", pa.string()),
     ]
 )
 """One row per image, in the order of volume_id. `file` is the file's number, `stamp` tells whether it has changed, the
 two halves of `print` are what the image adds to the fingerprint of its series. Without volume_id: no image. `facts` is
-what it says of its series, `person` a keyed digest of its PatientID. With the format `forgotten` nothing but number and
-stamp is there, so that the file is not read again."""
+what it says of its series, `person` a keyed digest of its PatientID, `joint` what `joint_of` gives. With the format
+`forgotten` nothing but number and stamp is there, so that the file is not read again."""
 
 FORGOTTEN = "forgotten"
 """Format of a row of which only that it was read is kept."""
@@ -171,7 +173,8 @@ def _row(header: FileHeader, shared: Mapping[str, Any]) -> dict[str, Any]:
     digest = blake2b(repr((*image, header.problem)).encode(), digest_size=16).digest()
     high, low = (int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:]))
     values = {name: getattr(header, name) for name in _OF_HEADER}
-    return {**shared, "print_high": high, "print_low": low, **values, "facts": written(header.facts)}
+    told = {"facts": written(header.facts), "joint": joint_of(header) or None}
+    return {**shared, "print_high": high, "print_low": low, **values, **told}
 
 
 def blank(file: int, stamp: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from popclust.imaging.headers import FileHeader
+from popclust.imaging.joining import joined, joint_of
 from popclust.imaging.stack import choose_stack
 from popclust.settings import IngestSettings
 
@@ -45,7 +46,8 @@ class SeriesFiles:
 def group_series(headers: Iterable[FileHeader], rules: IngestSettings | None = None) -> list[SeriesFiles]:
     """Sort headers into series, and choose in each series the stack of slices that makes the volume.
 
-    Images with the same SOPInstanceUID, position and number are one image. What of the others is the stack is the
+    Slices that each have a SeriesInstanceUID of their own are one series if all else says so. Images with the same
+    SOPInstanceUID, position and number are one image. What of the others is the stack is the
     matter of :func:`popclust.imaging.stack.choose_stack`.
 
     Parameters
@@ -65,7 +67,13 @@ def group_series(headers: Iterable[FileHeader], rules: IngestSettings | None = N
     for header in headers:
         if header.problem != "not_an_image":
             groups[_key(header)].append(header)
-    series = [_series(groups[name], rules) for name in sorted(groups)]
+    singles = [(name, joint_of(found[0])) for name, found in groups.items() if len(found) == 1]
+    together = joined(singles)
+    series = [
+        _series(groups.pop(name), rules) for name in sorted(groups.keys() - {n for v in together.values() for n in v})
+    ]
+    for joint, names in together.items():
+        series.append(replace(_series([groups[name][0] for name in names], rules), identity=joint))
     return _with_unique_identities(series)
 
 
