@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pydicom
@@ -33,10 +34,16 @@ from popclust.imaging.ingest import read_series
 from popclust.imaging.pixels import read_stack
 from popclust.imaging.series import group_series
 from popclust.settings import IngestSettings
+from popclust.settings_types import PictureKind
 
 KEY = bytes(range(32))
 RULES = IngestSettings(
-    max_slice_thickness_mm=99, min_slices=1, kernel_pattern=".", accept_missing_kernel=True, min_lung_ml=0
+    max_slice_thickness_mm=99,
+    min_slices=1,
+    kernel_pattern=".",
+    accept_missing_kernel=True,
+    min_lung_ml=0,
+    let_in=get_args(PictureKind),
 )
 Random = np.random.Generator
 
