@@ -28,7 +28,12 @@ TABLES = {
         kernel             string        -      reconstruction kernel, its first value
         slice_thickness_mm float64       mm     as in the header
         slice_distance_mm  float64       mm     measured between slice positions
-        n_slices           Int64         -      images in the stack
+        n_images           Int64         -      images of the series that were seen
+        n_slices           Int64         -      images in the stack, those used
+        n_set_aside        Int64         -      images of the series outside the stack, copies apart
+        set_aside          list[string]  -      codes of why these are, each with how many
+        n_unreadable       Int64         -      images of the stack that cannot be decoded
+        is_shortened       boolean       -      slices beyond the ends of the stack are among those set aside
         spacing_zyx_mm     list[float64] mm     voxel spacing
         age_years          float64       years  at the examination, 90 for more than 89
         sex                string        -      as in the header

@@ -31,6 +31,7 @@ from popclust.settings_types import (
     Count,
     CountOrNone,
     Millimetres,
+    PictureKind,
     Seed,
     Share,
     Text,
@@ -72,6 +73,9 @@ class IngestSettings:
     """Largest departure of the distance between air and fat from what it should be, as a share of it."""
     max_gap_mm: Millimetres = 0.1
     """Largest departure of a slice from the regular distance before a series counts as irregular."""
+    let_in: tuple[PictureKind, ...] = ()
+    """Kinds of pictures that are taken though they are no slices as reconstructed, by the code of the reason that
+    excludes them."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,17 @@ CohortColumn = Literal[
     "acquired_on",
     "contrast",
 ]
+PictureKind = Literal[
+    "derived",
+    "maximum_intensity",
+    "minimum_intensity",
+    "reformatted",
+    "virtual_non_contrast",
+    "secondary_capture",
+    "burned_in",
+    "eight_bits",
+    "lossy",
+]
 ChosenBy = Literal["prediction", "Q"]
 Acquired = Literal["scanner", "kernel", "slice_thickness_mm", "noise_hu", "edge_mm", "contrast", "coverage"]
 Personal = Literal["age_years", "sex"]

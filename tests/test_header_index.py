@@ -128,7 +128,7 @@ def test_rescan_reads_everything(source: Path, tmp_path: Path) -> None:
     assert len({path for path in opened if path.startswith(str(source))}) == 14  # the NIfTI file is known by its name
     assert (found.n_unchanged, found.n_batches) == (15, 1)
     assert again.fingerprints() == table.fingerprints()
-    assert len(list((tmp_path / "study.secret" / "index" / "headers-1").iterdir())) == 1
+    assert len(list((tmp_path / "study.secret" / "index" / "headers-2").iterdir())) == 1
 
 
 def test_fingerprints_follow_what_happens_to_the_images(source: Path, tmp_path: Path) -> None:

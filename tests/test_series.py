@@ -83,8 +83,20 @@ def test_positions_twice_with_nothing_to_tell_them_apart(tmp_path: Path) -> None
         ds.SOPInstanceUID = uid(1, 1, 50 + index)
 
     save(series_datasets(numbered((5, 4, 4))), tmp_path / "a")
-    save(series_datasets(numbered((5, 4, 4))), tmp_path / "b", edit=another)
+    save(series_datasets(numbered((5, 4, 4)) + 1), tmp_path / "b", edit=another)
     assert reasons_of(tmp_path) == ("duplicate_positions",)
+
+
+def test_copies_under_other_uids_count_once_if_their_voxels_agree(tmp_path: Path) -> None:
+    def another(index: int, ds: Dataset) -> None:
+        ds.SOPInstanceUID = uid(1, 1, 50 + index)
+
+    hu = numbered((5, 4, 4))
+    save(series_datasets(hu), tmp_path / "a")
+    save(series_datasets(hu)[1:3], tmp_path / "b", edit=another)
+    np.testing.assert_array_equal(volume_of(tmp_path).voxels, hu)
+    record = ingested(tmp_path).record
+    assert (record.n_images, record.n_slices, record.n_set_aside) == (7, 5, 0)
 
 
 def test_one_acquisition_number_per_slice_is_no_reason_to_split(tmp_path: Path) -> None:
@@ -102,7 +114,7 @@ def test_two_kernels_of_one_study(tmp_path: Path) -> None:
 
     save(series_datasets(numbered((3, 4, 4)), series=1), tmp_path)
     save(series_datasets(numbered((3, 4, 4)) + 1, series=2), tmp_path, stem="S", edit=soft)
-    rules = IngestSettings(max_slice_thickness_mm=3, min_slices=2, min_lung_ml=0)
+    rules = IngestSettings(max_slice_thickness_mm=3, min_slices=2, min_lung_ml=0, check_hu=False)
     sharp, soft_one = (read_series(series, rules, KEY).record for series in grouped(tmp_path))
     assert (sharp.study_id, sharp.patient_id) == (soft_one.study_id, soft_one.patient_id)
     assert sharp.volume_id != soft_one.volume_id

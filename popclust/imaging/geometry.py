@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from popclust.errors import VolumeError
 from popclust.imaging.headers import FileHeader
-from popclust.imaging.series import distance_along_normal, normal_of
+from popclust.imaging.planes import distance_along_normal, normal_of
 from popclust.imaging.volume import AIR_HU, Vector, Volume
 
 _ALIGNED_MM = 0.05

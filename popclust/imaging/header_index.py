@@ -47,8 +47,9 @@ from popclust.imaging.series_table import (
 from popclust.imaging.series_table import SeriesTable as SeriesTable
 from popclust.imaging.survey import Survey as Survey
 from popclust.imaging.survey import look_at
+from popclust.settings import IngestSettings
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when rows of an earlier popclust cannot be used: then all headers are read again."""
 _ROWS_AT_ONCE = 2_000
 _SERIES_AT_ONCE = 1_000
@@ -195,8 +196,10 @@ class HeaderIndex:
         with pq.ParquetFile(self._series) as file:
             return SeriesTable(file.read().replace_schema_metadata())
 
-    def series_files(self, volume_id: str) -> SeriesFiles:
+    def series_files(self, volume_id: str, rules: IngestSettings | None = None) -> SeriesFiles:
         """The files of one series, and the stack that is read; only a few files of the index are looked at.
+
+        Parameters are the series' pseudonym, and the rules by which the stack is chosen (see `group_series`).
 
         Raises
         ------
@@ -204,12 +207,14 @@ class HeaderIndex:
             The index knows no such series.
         """
         with pq.ParquetFile(self._series) as file:
-            table = file.read_row_groups(row_groups_with(file, volume_id), columns=["volume_id", "batches"])
-        found = table.filter(pc.equal(table["volume_id"], volume_id))["batches"].to_pylist()
+            columns = ["volume_id", "batches", "members"]
+            table = file.read_row_groups(row_groups_with(file, volume_id), columns=columns)
+        found = table.filter(pc.equal(table["volume_id"], volume_id)).to_pylist()
         if not found:
             raise InputError(f"{volume_id}: the index of headers knows no such series")
-        parts = [Piece(name, self._headers / name).rows_of(volume_id) for name in found[0]]
-        (series,) = group_series(headers_of(pa.concat_tables(parts)))
+        names = found[0]["members"] or [volume_id]
+        parts = [Piece(name, self._headers / name).rows_of(names) for name in found[0]["batches"]]
+        (series,) = group_series(headers_of(pa.concat_tables(parts)), rules)
         return series
 
     def drop(self, names: Iterable[str]) -> list[str]:
@@ -233,8 +238,9 @@ class HeaderIndex:
         table = self.series().table if self._series.exists() else SERIES.empty_table()
         is_meant = pc.or_(*(pc.is_in(table[name], value_set=wanted) for name in ("volume_id", "patient_id")))
         dropped = table.filter(is_meant)["volume_id"].to_pylist()
+        members = [name for names in table.filter(is_meant)["members"].to_pylist() for name in names]
         state = self._state()
-        digests = {forgotten_digest(self._key, name) for name in {*wanted.to_pylist(), *dropped}}
+        digests = {forgotten_digest(self._key, name) for name in {*wanted.to_pylist(), *dropped, *members}}
         self._save_state({**state, "forgotten": sorted({*state["forgotten"], *digests}), "is_purged": False})
         self._purge()
         return sorted(dropped)

@@ -12,7 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from popclust.imaging.facts import comparable_id, read_back, written
 from popclust.imaging.headers import FileHeader, scan_file, without_warnings
+from popclust.imaging.joining import joint_of
 from popclust.imaging.listing import Found
 from popclust.imaging.places import companion_names, companions_stamp
 from popclust.imaging.pseudonyms import keyed_digest, patient_pseudonym, pseudonym
@@ -47,6 +49,8 @@ _OF_HEADER: dict[str, Any] = {
     "acquisition": pa.int64(),
     "temporal_position": pa.int64(),
     "frame": pa.int64(),
+    "instance": pa.int64(),
+    "acquired_at_s": pa.float64(),
 }
 ROWS = pa.schema(
     [
@@ -60,11 +64,15 @@ ROWS = pa.schema(
         ("print_low", pa.int64()),
         ("path", pa.binary()),
         *_OF_HEADER.items(),
+        ("facts", pa.string()),
+        ("person", pa.string()),
+        ("joint", pa.string()),
     ]
 )
 """One row per image, in the order of volume_id. `file` is the file's number, `stamp` tells whether it has changed, the
-two halves of `print` are what the image adds to the fingerprint of its series. Without volume_id: no image. With the
-format `forgotten` nothing but number and stamp is there, so that the file is not read again."""
+two halves of `print` are what the image adds to the fingerprint of its series. Without volume_id: no image. `facts` is
+what it says of its series, `person` a keyed digest of its PatientID, `joint` what `joint_of` gives. With the format
+`forgotten` nothing but number and stamp is there, so that the file is not read again."""
 
 FORGOTTEN = "forgotten"
 """Format of a row of which only that it was read is kept."""
@@ -120,6 +128,7 @@ def _row_maker(key: bytes, forgotten: Collection[str]) -> Callable[[Mapping[str,
     """The function from a file to its rows; what many images of a batch share is worked out once."""
     volume_id = lru_cache(1024)(lambda identity: pseudonym(key, "volume", identity))
     patient_id = lru_cache(1024)(lambda *told: patient_pseudonym(key, *told))
+    person = lru_cache(1024)(lambda number: keyed_digest(key, "person", number)[:16])
     is_forgotten = lru_cache(4096)(lambda name: bool(forgotten) and forgotten_digest(key, name) in forgotten)
 
     def read(file: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -139,6 +148,7 @@ def _row_maker(key: bytes, forgotten: Collection[str]) -> Callable[[Mapping[str,
             shared["patient_id"] = patient_id(first.patient_issuer, first.patient_id, first.study_uid or identity)
             if is_forgotten(shared["volume_id"]) or is_forgotten(shared["patient_id"]):
                 return [blank(file["file"], file["stamp"])]
+        shared["person"] = person(header_id) if (header_id := comparable_id(headers[0].patient_id)) else None
         return [_row(header, shared) for header in headers]
 
     return read
@@ -162,7 +172,9 @@ def _row(header: FileHeader, shared: Mapping[str, Any]) -> dict[str, Any]:
     image = (header.sop_uid or header.identity, header.frame, shared["stamp"], shared["companions_stamp"])
     digest = blake2b(repr((*image, header.problem)).encode(), digest_size=16).digest()
     high, low = (int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:]))
-    return {**shared, "print_high": high, "print_low": low, **{name: getattr(header, name) for name in _OF_HEADER}}
+    values = {name: getattr(header, name) for name in _OF_HEADER}
+    told = {"facts": written(header.facts), "joint": joint_of(header) or None}
+    return {**shared, "print_high": high, "print_low": low, **values, **told}
 
 
 def blank(file: int, stamp: int) -> dict[str, Any]:
@@ -180,5 +192,6 @@ def headers_of(rows: pa.Table) -> list[FileHeader]:
     headers = []
     for row in rows.to_pylist():
         values: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _OF_HEADER}
-        headers.append(FileHeader(os.fsdecode(row["path"]), **values))
+        facts, person = read_back(row["facts"] or "{}"), row["person"] or ""
+        headers.append(FileHeader(os.fsdecode(row["path"]), **values, facts=facts, person=person))
     return headers

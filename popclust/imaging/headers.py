@@ -6,10 +6,10 @@ import os
 import posixpath
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Literal
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
@@ -19,6 +19,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag
 
 from popclust.errors import InputError
+from popclust.imaging.elements import PADDING, finite, functional_group, numbers_of, values_of
+from popclust.imaging.facts import KEYWORDS, Facts, facts_of, facts_of_frame
 from popclust.imaging.listing import Listing
 from popclust.imaging.places import is_of_the_place, open_image
 from popclust.imaging.volume import Vector
@@ -47,8 +49,13 @@ _KEYWORDS = (
     "Rows",
     "Columns",
     "PixelSpacing",
+    "InstanceNumber",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *KEYWORDS,
 )
 _TAGS = {keyword: BaseTag(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _GEOMETRY = {
@@ -57,12 +64,18 @@ _GEOMETRY = {
     "PixelSpacing": "PixelMeasuresSequence",
 }
 """Where an image lies, and the functional group that says so of a frame."""
-_TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "LT", "SH", "ST", "UI"})
-_WORDS = frozenset({"Rows", "Columns"})
-_PADDING = " \t\r\n\v\f\0"
+_TEXT_VRS = frozenset({"CS", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UI"})
+_WORDS = frozenset(
+    {"Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "NominalPercentageOfCardiacPhase"}
+)
+_MAX_FRAMES = 100_000
+"""More than any scanner writes into one file: the number is corrupt."""
 _Elements = Mapping[int, RawDataElement | DataElement]
 # Without the 128-byte preamble a file begins with an element of group 0002 or 0008, in either byte order.
 _BARE_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
+
+
+_SAYS_NOTHING = Facts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,14 @@ class FileHeader:
     """TemporalPositionIdentifier."""
     frame: int | None = None
     """Index in a multi-frame file, else None."""
+    instance: int | None = None
+    """InstanceNumber."""
+    acquired_at_s: float | None = None
+    """Seconds since midnight, from AcquisitionTime, else AcquisitionDateTime, else ContentTime."""
+    facts: Facts = _SAYS_NOTHING
+    """What it says of its series."""
+    person: str = field(default="", compare=False)
+    """Keyed digest of the PatientID, where that itself is not there any more."""
 
 
 def list_files(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -179,7 +200,8 @@ def scan_file(path: str, identity: str) -> list[FileHeader]:
         return [FileHeader(path, identity, "none", "not_an_image")]
     try:
         elements = {int(raw.tag): raw for raw in dataset.values()}
-        if _TAGS["Rows"] not in elements or _TAGS["SOPClassUID"] not in elements:
+        # Some archives lose the SOP class; that there are rows of pixels, and a modality, says as much.
+        if _TAGS["Rows"] not in elements or not {_TAGS["SOPClassUID"], _TAGS["Modality"]} & elements.keys():
             return [FileHeader(path, identity, "none", "not_an_image")]
         return _headers_of(dataset, elements, path, identity)
     except Exception:  # noqa: BLE001 - as above
@@ -209,7 +231,7 @@ def _headers_of(dataset: Dataset, elements: _Elements, path: str, identity: str)
         return "" if first.upper() == "NONE" else sys.intern(first)
 
     def integer(keyword: str) -> int | None:
-        numbers = _finite(texts(keyword))
+        numbers = finite(texts(keyword))
         return int(numbers[0]) if numbers and numbers[0] == int(numbers[0]) else None
 
     rows, columns = integer("Rows"), integer("Columns")
@@ -223,7 +245,7 @@ def _headers_of(dataset: Dataset, elements: _Elements, path: str, identity: str)
         study_uid=text("StudyInstanceUID"),
         sop_uid=text("SOPInstanceUID"),
         sop_class=text("SOPClassUID"),
-        modality=text("Modality"),
+        modality=text("Modality").upper(),
         patient_id=text("PatientID"),
         patient_issuer=text("IssuerOfPatientID"),
         is_localizer="LOCALIZER" in [part.upper() for part in texts("ImageType")],
@@ -231,10 +253,15 @@ def _headers_of(dataset: Dataset, elements: _Elements, path: str, identity: str)
         columns=columns,
         acquisition=integer("AcquisitionNumber"),
         temporal_position=integer("TemporalPositionIdentifier"),
+        instance=integer("InstanceNumber"),
+        acquired_at_s=_time_of(texts),
+        facts=facts_of(texts, lambda keyword: _TAGS[keyword] in elements, _syntax_of(dataset)),
     )
+    if (integer("NumberOfFrames") or 1) > _MAX_FRAMES:
+        return [FileHeader(path, identity, "none", "unreadable_header")]
     if (integer("NumberOfFrames") or 1) > 1 or _TAGS["SharedFunctionalGroupsSequence"] in elements:
         return _frames_of(dataset, header)
-    return [_placed(header, *(_finite(texts(keyword)) for keyword in _GEOMETRY))]
+    return [_placed(header, *(finite(texts(keyword)) for keyword in _GEOMETRY))]
 
 
 def _texts(dataset: Dataset, elements: _Elements, keyword: str) -> list[str]:
@@ -245,43 +272,55 @@ def _texts(dataset: Dataset, elements: _Elements, keyword: str) -> list[str]:
         return []
     if isinstance(value, bytes) and (raw.VR in _TEXT_VRS or (raw.VR is None and keyword not in _WORDS)):
         if value.isascii() and b"\x1b" not in value:  # no other alphabet begins
-            return [part.strip(_PADDING) for part in value.decode("ascii").split("\\")] if value else []
+            return [part.strip(PADDING) for part in value.decode("ascii").split("\\")] if value else []
     elif isinstance(value, bytes) and len(value) == 2 and raw.VR in ("US", None) and isinstance(raw, RawDataElement):
         return [str(int.from_bytes(value, "little" if raw.is_little_endian else "big"))]
-    return [str(one).strip(_PADDING) for one in values_of(dataset, keyword)]
+    return [str(one).strip(PADDING) for one in values_of(dataset, keyword)]
 
 
-def _finite(texts: Sequence[str]) -> tuple[float, ...]:
-    """Texts as numbers, none if any is not finite or beyond all measure."""
-    try:
-        numbers = tuple(float(text) for text in texts)
-    except ValueError:
-        return ()
-    return numbers if all(abs(number) < 1e12 for number in numbers) else ()
+def _time_of(texts: Callable[[str], list[str]]) -> float | None:
+    """Seconds since midnight."""
+    whole = next(iter(texts("AcquisitionDateTime")), "")
+    for text in (*texts("AcquisitionTime")[:1], whole[8:].partition("+")[0], *texts("ContentTime")[:1]):
+        digits = text.replace(":", "").partition(".")[0]
+        if len(digits) >= 4 and digits.isascii() and digits.isdecimal():
+            seconds = finite([f"{digits[4:6] or 0}.{text.partition('.')[2][:6] or 0}"])
+            return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + seconds[0] if seconds else None
+    return None
+
+
+def _syntax_of(dataset: Dataset) -> str:
+    return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID") or "")
 
 
 def _frames_of(dataset: Dataset, header: FileHeader) -> list[FileHeader]:
     """One header per frame of an enhanced image; without functional groups the frames have no position."""
     shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), Dataset())
     per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
-    n_frames = _integer_of(dataset, "NumberOfFrames") or 1
+    n_frames = int(next(iter(numbers_of(dataset, "NumberOfFrames")), 1)) or 1
     if len(per_frame) != n_frames:
         return [replace(header, frame=index) for index in range(n_frames)]
     return [
         _placed(
-            replace(header, frame=index),
+            _frame_of(header, index, group, shared),
             *(numbers_of(functional_group(group, shared, macro), keyword) for keyword, macro in _GEOMETRY.items()),
         )
         for index, group in enumerate(per_frame)
     ]
 
 
-def functional_group(frame: Dataset, shared: Dataset, name: str) -> Dataset:
-    """The item of a functional group macro: the frame's own, else the shared one, else empty."""
-    for groups in (frame, shared):
-        for item in groups.get(name) or ():
-            return item
-    return Dataset()
+def _frame_of(header: FileHeader, index: int, group: Dataset, shared: Dataset) -> FileHeader:
+    content = functional_group(group, shared, "FrameContentSequence")
+    acquisition = next(iter(numbers_of(content, "FrameAcquisitionNumber")), header.acquisition)
+    phase = next(iter(numbers_of(content, "TemporalPositionIndex")), header.temporal_position)
+    return replace(
+        header,
+        frame=index,
+        acquisition=None if acquisition is None else int(acquisition),
+        temporal_position=None if phase is None else int(phase),
+        instance=index,
+        facts=facts_of_frame(header.facts, group, shared),
+    )
 
 
 def _placed(
@@ -293,31 +332,3 @@ def _placed(
         orientation=cosines if len(cosines) == 6 else None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None,
     )
-
-
-def values_of(dataset: Dataset, keyword: str) -> list[Any]:
-    """All values of an element, empty if it is absent, empty or cannot be understood."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001 - one element of nonsense must not cost the file
-        return []
-    if value is None or value == "":
-        return []
-    many = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    return list(value) if many else [value]
-
-
-def text_of(dataset: Dataset, keyword: str) -> str | None:
-    """The first value of an element as text, None if there is none."""
-    text = next((str(value).strip(_PADDING) for value in values_of(dataset, keyword)), "")
-    return text if text and text.upper() != "NONE" else None
-
-
-def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """All values of an element as numbers, empty if any is not finite or beyond all measure."""
-    return _finite([str(value) for value in values_of(dataset, keyword)])
-
-
-def _integer_of(dataset: Dataset, keyword: str) -> int | None:
-    numbers = numbers_of(dataset, keyword)
-    return int(numbers[0]) if numbers else None

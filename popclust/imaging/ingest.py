@@ -15,6 +15,7 @@ from popclust.imaging.dicom import SeriesDescription, describe_dicom, read_stack
 from popclust.imaging.files import read_file_header, read_file_voxels
 from popclust.imaging.geometry import Grid, align, aligned_spacing_mm, grid_of_stack
 from popclust.imaging.lungs import lung_volume_ml, segment_lungs
+from popclust.imaging.pixels import UnreadableImagesError
 from popclust.imaging.pseudonyms import patient_pseudonym, pseudonym, shifted_date
 from popclust.imaging.selection import SeriesRecord, reasons_for_exclusion
 from popclust.imaging.series import SeriesFiles
@@ -75,7 +76,8 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
     try:
         volume = align(_read_voxels(series), plan.grid)
     except VolumeError as error:
-        record = replace(record, problems=(*record.problems, error.code))
+        n_unreadable = error.n_images if isinstance(error, UnreadableImagesError) else 0
+        record = replace(record, problems=(*record.problems, error.code), n_unreadable=n_unreadable)
         return IngestedSeries(replace(record, reasons=reasons_for_exclusion(record, settings)))
     record = replace(
         record,
@@ -127,8 +129,15 @@ def _plan(series: SeriesFiles, settings: IngestSettings) -> _Plan:
             grid, n_slices = shape.grid, shape.n_slices
         else:
             description = describe_dicom(series.headers[0].path)
-            if not description.is_hu:
-                problems.append("not_hu")
+            # Of an enhanced file the frames that were chosen count, not the first.
+            facts = series.headers[0].facts
+            kernel, thickness = facts.kernel.partition("\\")[0], facts.thickness_mm
+            kernel = "" if kernel.upper() == "NONE" else kernel
+            description = replace(
+                description,
+                kernel=kernel or description.kernel,
+                slice_thickness_mm=thickness if thickness and thickness > 0 else description.slice_thickness_mm,
+            )
             if not series.problems:
                 grid = grid_of_stack(series.headers, settings.max_gap_mm, description.slice_thickness_mm)
     except VolumeError as error:
@@ -159,12 +168,21 @@ def _record(series: SeriesFiles, plan: _Plan, key: bytes) -> SeriesRecord:
         acquired_on=day,
         contrast=told.contrast,
         accession_id=pseudonym(key, "accession", told.accession_number) if told.accession_number else None,
+        n_images=n_images_of(series),
         n_set_aside=series.n_set_aside,
+        set_aside=tuple(f"{code} {n}" for code, n in series.set_aside),
+        is_shortened=series.is_shortened,
         problems=plan.problems,
     )
+
+
+def n_images_of(series: SeriesFiles) -> int:
+    """Images of a series that were seen: those of the stack, those outside it, and copies."""
+    n_files = sum(header.format != "none" for header in series.headers)
+    return n_files + series.n_set_aside + series.n_repeated
 
 
 def _read_voxels(series: SeriesFiles) -> NDArray[np.int16]:
     if series.format == "volume":
         return read_file_voxels(series.headers[0].path)
-    return read_stack(series.headers)
+    return read_stack(series.headers, series.twins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 import posixpath
@@ -101,14 +102,35 @@ def is_of_the_place(error: Exception) -> bool:
 
 
 def open_image(path: str) -> BinaryIO:
-    """Open a file of a source for reading; of one at a URL only what is read is fetched.
+    """Open a file of a source for reading; of one at a URL only what is read is fetched. `.gz` is unpacked on the way.
 
     Raises
     ------
     OSError
         It is missing, or cannot be read.
     """
-    return cast(BinaryIO, _Unnamed(_Remote(path) if is_url(path) else io.FileIO(local_path(path)), _BUFFER_BYTES))
+    raw = _Unnamed(_Remote(path) if is_url(path) else io.FileIO(local_path(path)), _BUFFER_BYTES)
+    if is_packed(path):
+        return cast(BinaryIO, _Unpacked(raw))
+    return cast(BinaryIO, raw)
+
+
+def is_packed(path: str) -> bool:
+    """Whether a file is one packed by gzip, other than a volume file, which its reader unpacks itself."""
+    name = path.lower()
+    return name.endswith(".gz") and not name.endswith(".nii.gz")
+
+
+class _Unpacked(gzip.GzipFile):
+    """The content of a packed file, which is closed with it; what is wrong with the packing is the content's fault."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        super().__init__(fileobj=raw, mode="rb")
+        self._raw_file = raw
+
+    def close(self) -> None:
+        super().close()
+        self._raw_file.close()
 
 
 @contextmanager
@@ -130,7 +152,7 @@ def local_copy(path: str) -> Iterator[str]:
     OSError
         It is missing, or cannot be fetched now.
     """
-    if not is_url(path):
+    if not is_url(path) and not is_packed(path):
         Path(local_path(path)).stat()
         yield local_path(path)
         return

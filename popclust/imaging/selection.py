@@ -19,13 +19,36 @@ REASONS: dict[str, str] = {
     "unreadable_header": "The header cannot be read.",
     "unreadable_pixels": "At least one image cannot be decoded.",
     "not_ct": "The series is not a CT.",
+    "several_patients": "Images of more than one patient are in the series.",
+    "several_studies": "Images of more than one study are in the series.",
     "not_hu": "The voxels are not Hounsfield units: a map of iodine, or air and fat do not stand where they do in HU.",
     "localizer": "The series is a scout view.",
+    "dose_report": "The series is a report of the dose, as a picture.",
+    "secondary_capture": "The images are captures of a screen, not slices.",
+    "derived": "The images are derived from others (averages, renderings, monoenergetic ones, ...).",
+    "maximum_intensity": "The images are projections of the brightest voxels (MIP).",
+    "minimum_intensity": "The images are projections of the darkest voxels (MinIP).",
+    "reformatted": "The images are reformatted from slices (MPR).",
+    "virtual_non_contrast": "The images are computed as if without contrast agent (VNC).",
+    "material_map": "The images are a map of a material, not Hounsfield units.",
+    "no_rescale": "The headers do not tell, for each image, how stored values become Hounsfield units.",
+    "mixed_rescale": "The images' rescale differs where their voxels do not.",
+    "eight_bits": "The images have 8 bits or colours, not a CT's grey levels.",
+    "burned_in": "Text is burned into the images.",
+    "lossy": "The images are compressed with loss.",
+    "wrong_sign": "The voxels contradict the header: signed numbers declared unsigned, or the reverse.",
     "not_3d": "The file holds no single three-dimensional volume.",
     "position_unknown": "The headers do not tell where the slices lie.",
+    "several_frames_of_reference": "The images lie in more than one frame of reference.",
+    "several_series": "Images of more than one series bear one UID, and no part of them is whole.",
+    "several_kernels": "The images have more than one kernel, and no part of them is whole.",
+    "several_thicknesses": "The images have more than one thickness, and no part of them is whole.",
+    "several_phases": "The images show more than one phase, and no part of them is whole.",
+    "several_acquisitions": "The images are of more than one acquisition, and no part of them is whole.",
+    "other_grid": "The images differ in size, spacing or direction, and no part of them is whole.",
     "duplicate_positions": "Several images lie at the same position and nothing in the headers tells them apart.",
     "irregular_spacing": "The slices are not at regular distances, or some are missing.",
-    "gantry_tilt": "The slices are displaced against each other, as with a tilted gantry.",
+    "gantry_tilt": "The gantry was tilted: the slices are displaced against each other, or how they lie is not told.",
     "single_slice": "The series is a single slice.",
     "too_few_slices": "The series has fewer slices than the limit.",
     "thickness_above_limit": "The slices are thicker than the limit.",
@@ -93,8 +116,16 @@ class SeriesRecord:
     """By how much the voxels differ from HU at 0 HU, None if it was not measured."""
     hu_slope: float | None = None
     """What one HU is in the voxels, None if it was not measured."""
+    n_images: int = 0
+    """Images of the series that were seen; `n_slices` of them are used."""
     n_set_aside: int = 0
     """Images of the series that are not part of the stack."""
+    set_aside: tuple[str, ...] = ()
+    """Codes of why these are not, each with how many: `localizer 2`."""
+    n_unreadable: int = 0
+    """Images of the stack that cannot be decoded."""
+    is_shortened: bool = False
+    """Slices beyond the ends of the stack are among those set aside."""
     problems: tuple[str, ...] = ()
     """Codes of what was wrong with the files; they are reasons too."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from popclust.imaging.header_rows import ROWS
 from popclust.imaging.headers import FileHeader
+from popclust.imaging.joining import joined
 from popclust.imaging.listing import as_text
-from popclust.imaging.pseudonyms import keyed_digest
+from popclust.imaging.pseudonyms import keyed_digest, pseudonym
 from popclust.imaging.series import identity_of
 
 SERIES = pa.schema(
@@ -35,11 +36,13 @@ SERIES = pa.schema(
         ("fingerprint", pa.string()),
         ("missing", pa.bool_()),
         ("batches", pa.list_(pa.string())),
+        ("members", pa.list_(pa.string())),
     ]
 )
-"""One row per series, in the order of volume_id. `batches` are the files of the index that hold its headers."""
+"""One row per series, in the order of volume_id. `batches` are the files of the index that hold its headers, `members`
+the names under which its rows stand there if it is joined from series of one slice each."""
 
-_FIRST = ["volume_id", "patient_id", "identity", "study_uid", "series_uid", "format", "path"]
+_FIRST = ["volume_id", "patient_id", "identity", "study_uid", "series_uid", "format", "path", "joint"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class SeriesTable:
         return list(self.table.filter(self.table["missing"])["volume_id"].to_pylist())
 
     def frame(self) -> pd.DataFrame:
-        """The columns of `SERIES` but `batches`, as a frame."""
-        return self.table.drop_columns(["batches"]).to_pandas()
+        """The columns of `SERIES` but `batches` and `members`, as a frame."""
+        return self.table.drop_columns(["batches", "members"]).to_pandas()
 
     def _column(self, name: str) -> list[Any]:
         return list(self.table[name].to_pylist())
@@ -97,13 +100,15 @@ class Piece:
                 return file.read(columns=columns, use_threads=False)
         return self.held.select(columns) if columns else self.held
 
-    def rows_of(self, volume_id: str) -> pa.Table:
-        """The rows of one volume; row groups without any are not read."""
+    def rows_of(self, names: Sequence[str]) -> pa.Table:
+        """The rows under some names of volumes; row groups without any are not read."""
+        wanted = pa.array(names, pa.string())
         if not isinstance(self.held, Path):
-            return self.held.filter(pc.equal(self.held["volume_id"], volume_id))
+            return self.held.filter(pc.is_in(self.held["volume_id"], value_set=wanted))
         with pq.ParquetFile(self.held) as file:
-            table = file.read_row_groups(row_groups_with(file, volume_id), use_threads=False)
-        return table.filter(pc.equal(table["volume_id"], volume_id))
+            groups = sorted({group for name in names for group in row_groups_with(file, name)})
+            table = file.read_row_groups(groups, use_threads=False)
+        return table.filter(pc.is_in(table["volume_id"], value_set=wanted))
 
 
 def row_groups_with(file: pq.ParquetFile, volume_id: str) -> list[int]:
@@ -291,8 +296,36 @@ def _table(
         "fingerprint": [_fingerprint(key, i, prints[part]) for i, part in zip(identities, parts, strict=True)],
         "missing": is_missing[volume[begins]],
         "batches": [[names[index] for index in np.unique(piece[part])] for part in parts],
+        "members": [[]] * len(parts),
     }
-    return SeriesTable(pa.table(columns, schema=SERIES))
+    table = pa.table(columns, schema=SERIES)
+    singles = pc.and_(pc.equal(table["n_images"], 1), pc.is_valid(first["joint"]))
+    together = joined(zip(*(c.filter(singles).to_pylist() for c in (table["volume_id"], first["joint"])), strict=True))
+    return SeriesTable(_with_joined(table, together, key) if together else table)
+
+
+def _with_joined(table: pa.Table, together: Mapping[str, Sequence[Any]], key: bytes) -> pa.Table:
+    """The table with one row for all series of one slice that belong together."""
+    members = {name for names in together.values() for name in names}
+    is_member = pc.is_in(table["volume_id"], value_set=pa.array(sorted(members), pa.string()))
+    rows = {row["volume_id"]: row for row in table.filter(is_member).to_pylist()}
+    made = []
+    for joint, names in together.items():
+        parts = [rows[name] for name in sorted(names)]
+        made.append(
+            {
+                **parts[0],
+                "volume_id": pseudonym(key, "volume", joint),
+                "series_instance_uid": joint,
+                "n_images": len(parts),
+                "fingerprint": keyed_digest(key, "series", "".join([joint, *(part["fingerprint"] for part in parts)])),
+                "missing": any(part["missing"] for part in parts),
+                "batches": sorted({batch for part in parts for batch in part["batches"]}),
+                "members": [part["volume_id"] for part in parts],
+            }
+        )
+    joined_rows = pa.Table.from_pylist(made, schema=SERIES)
+    return pa.concat_tables([table.filter(pc.invert(is_member)), joined_rows]).sort_by("volume_id")
 
 
 def _first_of_each(tables: Sequence[pa.Table]) -> pa.Table:

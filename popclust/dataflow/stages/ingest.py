@@ -103,7 +103,7 @@ def unmakeable(known: Known) -> dict[str, str]:
 def ingest(study: Study, volume_id: str) -> Made:
     """Read one series into an OME-Zarr volume; the record is its row of the cohort."""
     key = key_of(study)
-    series = index_of(study, key).series_files(volume_id)
+    series = index_of(study, key).series_files(volume_id, study.settings.ingest)
     found = read_series(series, study.settings.ingest, key)
     if found.volume is None:
         return Made(dataclasses.asdict(found.record), passes=False)
@@ -119,7 +119,7 @@ def gather(work: Work) -> Made:
     records = study.records("ingest", sorted(work.finished("ingest")))
     rows = mark_duplicates(_record_of(r) for r in records.values())
     frame = pd.DataFrame([vars(r) for r in rows])
-    for name in ("spacing_zyx_mm", "reasons"):
+    for name in ("spacing_zyx_mm", "reasons", "set_aside"):
         frame[name] = frame[name].map(lambda values: None if values is None else list(values))
     study.write_table("cohort", frame.sort_values("volume_id"))
     included = [r for r in rows if r.included]
