@@ -242,8 +242,8 @@ def snapshot(study: Study) -> dict[str, Any]:
     dict
         ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
         ``quarantined`` (volumes kept out, in all), ``groups`` (what is reported, in a line) and ``stages``: for each,
-        in order, ``stage``, ``total``, ``done``, ``reused``, ``quarantined``, ``left``, ``steps`` (done and known tasks of
-        a part over the population, or None),
+        in order, ``stage``, ``total``, ``done``, ``reused``, ``quarantined``, ``left``, ``steps`` (done and known
+        tasks of a part over the population, or None),
         ``percent``, ``seconds``, ``seconds_left``. Over all stages: ``total``, ``done`` and ``left`` (parts, of the
         stages that the run has come to), ``percent`` (every stage counts the same), ``seconds`` since the run began,
         ``seconds_left`` of the stage at work.

@@ -297,14 +297,12 @@ def _warnings(view: StudyView) -> list[Banner]:
     texts = []
     if view.study.settings.normalize.transforms == "given":
         texts.append("Known transforms were given: nothing was registered.")
-    n_quarantined = view.quarantine["volume_id"].nunique()
-    if n_quarantined:
+    if n_quarantined := view.quarantine["volume_id"].nunique():
         texts.append(
             f"{_counted(n_quarantined, 'volume')} in quarantine: errors kept them out of this population. "
             "popclust retry lets them try again."
         )
-    n_same = len({*view.duplicates["volume_a"], *view.duplicates["volume_b"]})
-    if n_same:
+    if n_same := len({*view.duplicates["volume_a"], *view.duplicates["volume_b"]}):
         texts.append(
             f"{_counted(n_same, 'volume')} show a person who is in the cohort under another pseudonym too "
             "(duplicates.parquet): the tests count such a person once, unless they count volumes."

@@ -180,7 +180,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=8,
+    version=9,
     title="read series",
     sections=("ingest",),
     needs=needs,
