@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
     "associate": {"min_term_count": 2, "n_permutations": 20},
 }
-DERIVED = [t for t in TABLES if t != "quarantine"]
+DERIVED = [t for t in TABLES if t not in ("quarantine", "replication")]
 
 
 def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> Study:
