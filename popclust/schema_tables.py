@@ -223,7 +223,7 @@ TABLES = {
         term             string  -  preferred name
         direction        int64   -  1 more often, -1 less often than outside the group, as found
         odds_ratio       float64 -  as found
-        odds_ratio_safe  float64 -  end nearer to 1 of its 60 % interval, for which the power is stated
+        odds_ratio_safe  float64 -  end nearer to 1 of its 80 % interval, for which the power is stated
         V                int64   -  units of the second population with the term in the group
         C                int64   -  with the term
         R                int64   -  in the group

@@ -397,6 +397,7 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     outcome = np.where(np.arange(n_found) < 2, "survives", "explained away")
     because = np.where(outcome == "survives", "", "scanner, noise_hu")
     gate = found.assign(outcome=outcome, because=because, outcome_personal="cannot tell", because_personal="age_years")
+    gate = gate.assign(replication="replicated", power=0.9)
     some = dataclasses.replace(view, gate=gate)
     assert content.verdict(some).startswith(f"2 of {n_found} significant associations survive: ")
     assert f"{n_found - 2} are explained away" in content.verdict(some)
@@ -405,6 +406,7 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     rows = content.association_rows(some)
     assert [r.outcome for r in rows[:3]] == ["survives", "survives", "explained away: scanner, noise"]
     assert rows[0].outcome_personal == "cannot tell: age"
+    assert rows[0].replication == "replicated (power 0.90)"
     none = dataclasses.replace(view, gate=gate.assign(outcome="explained away"))
     assert content.verdict(none).startswith("Nothing stands: none of ")
     nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))

@@ -20,7 +20,7 @@ REPLICATION = [
 ]
 """Columns of the table of replication."""
 
-_SAFEGUARD = 0.6
+_SAFEGUARD = 0.8
 
 
 def replicate(found: pd.DataFrame, population: CountedPopulation, settings: AssociateSettings) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def replicate(found: pd.DataFrame, population: CountedPopulation, settings: Asso
     An association is replicated where the two-sided exact test has p <= alpha in the direction it was found: each is a
     question of its own, asked before these units were looked at. Otherwise it is not replicated if such a test would
     have found it with the wanted power, and underpowered if not. The power is exact, for an odds ratio that is believed
-    to be exceeded: the end nearer to 1 of the 60 % interval of what was found, since what is found looks larger than it
+    to be exceeded: the end nearer to 1 of the 80 % interval of what was found, since what is found looks larger than it
     is.
 
     Parameters
@@ -73,7 +73,7 @@ def replicate(found: pd.DataFrame, population: CountedPopulation, settings: Asso
 
 
 def safeguard_odds_ratio(found: pd.DataFrame) -> NDArray[np.float64]:
-    """(association,) end nearer to 1 of the 60 % interval; 1 where the interval holds 1."""
+    """(association,) end nearer to 1 of the 80 % interval; 1 where the interval holds 1."""
     V, R, C, B = (found[name].to_numpy(np.int64) for name in ("V", "R", "C", "B"))
     interval = odds_ratio_intervals(V, R, C, B, _SAFEGUARD)
     above = found["direction"].to_numpy() > 0
