@@ -45,8 +45,8 @@ def _outcomes(table: pd.DataFrame, suffix: str) -> str:
 def _replication(table: pd.DataFrame) -> str:
     outcomes = table["replication"].value_counts()
     return (
-        f"{outcomes.get('replicated', 0)} of {len(table)} associations are found on half of the patients, with topics and "
-        f"groups learnt there, and confirmed on the others; {outcomes.get('not replicated', 0)} are not, "
+        f"{outcomes.get('replicated', 0)} of {len(table)} associations are found on half of the patients, with topics "
+        f"and groups learnt there, and confirmed on the others; {outcomes.get('not replicated', 0)} are not, "
         f"{outcomes.get('underpowered', 0)} are underpowered (median power {table['power'].median():.2f})."
     )
 
