@@ -154,10 +154,11 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
     settings = study.settings
     words = study.read_dataset("word_counts")
     cohort = study.read_table("cohort").set_index("volume_id")
+    person = one_id_per_person(cohort["patient_id"], study.read_table("duplicates"))
     volume_id = words.volume.values.astype(object)
     learnable = Learnable(
         volume_id=volume_id,
-        patient=cohort.loc[volume_id, "patient_id"].to_numpy(object),
+        patient=person.loc[volume_id].to_numpy(object),
         counts=words.counts.values,
         vocabulary_of_word=words.vocabulary.values,
         encode=settings.encode,
@@ -178,7 +179,7 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
         if not np.isin(of, population.volume_id).any():
             return None
         groupings = table.assign(n_clusters=result.reported.n_clusters)
-        return count_population(groupings, terms, has_report, cohort["patient_id"], unlimited)
+        return count_population(groupings, terms, has_report, person, unlimited)
 
     return replicate_in_halves(learnable, found, clusters.to_numpy(np.int64), count, settings.associate)
 
