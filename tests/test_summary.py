@@ -365,6 +365,7 @@ def test_findings_are_counted_by_how_far_they_stand(view: StudyView) -> None:
     found = tests[tests["p_holm"] <= view.alpha]
     outcome = np.resize(["survives", "explained away", "cannot tell"], len(found))
     gate = found.assign(outcome=outcome, because="", outcome_personal="survives", because_personal="")
+    gate = gate.assign(replication="underpowered", power=0.1)
     stability = np.where(view.groups["cluster"] == found["cluster"].iloc[0], 0.2, 0.9)
     told = dataclasses.replace(view, gate=gate, groups=view.groups.assign(stability=stability))
     counts = {row.label: row.n for row in first_screen.standing(told)}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from popclust.errors import InputError
-from popclust.presentation.figures import Caption, read_captions
+from popclust.presentation.captions import Caption, read_captions
 from popclust.reported import Reported
 from popclust.study import Study
 
