@@ -136,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("study", metavar="STUDY")
     _add_json(methods)
 
+    replicate = command("replicate", commands.replicate, "test a study's associations on a second population")
+    replicate.add_argument("study", metavar="STUDY", help="a finished study: its frozen model and its associations")
+    replicate.add_argument("other", metavar="OTHER", help="a study.toml with the other's series and reports (init)")
+    replicate.add_argument("--workspace", default="", metavar="DIR", help="default: OTHER.replicated, beside it")
+    _add_scheduler(replicate)
+    _add_json(replicate)
+
     explore = command("explore", commands.explore, "open the interactive explorer on loopback")
     explore.add_argument("study", metavar="STUDY")
     explore.add_argument("--port", type=int, default=5006, help="default: %(default)s")

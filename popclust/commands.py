@@ -288,6 +288,23 @@ def methods(arguments: argparse.Namespace, console: Console) -> int:
     return DONE
 
 
+def replicate(arguments: argparse.Namespace, console: Console) -> int:
+    """Test a study's associations on a second population."""
+    from popclust.dataflow.client import connect
+    from popclust.dataflow.replicate import replicate
+
+    with connect(arguments.scheduler) as client:
+        found = replicate(
+            Study.open(arguments.study), Study.open(arguments.other), arguments.workspace, client, console=console
+        )
+    if arguments.json:
+        print_json(found.as_dict())
+    else:
+        plain_console(stderr=False).print(found.as_table())
+        _say(console, found.sentence())
+    return QUARANTINED if found.n_quarantined else DONE
+
+
 def explore(arguments: argparse.Namespace, console: Console) -> int:
     """The interactive explorer."""
     from popclust.presentation.explorer import serve

@@ -53,7 +53,8 @@ class Reported:
     """Rows of clusters.parquet: one per volume."""
     associations: pd.DataFrame
     """The significant associations, those that survive first: columns of associations.parquet, and
-    of validity/gate.parquet what became of each within strata. Empty without reports."""
+    of validity/gate.parquet what became of each within strata; `replication` on patients
+    that were not learnt on, with its power. Empty without reports."""
     tests: pd.DataFrame
     """All tests of this grouping: rows of associations.parquet; empty without reports."""
     has_groups: bool | None = None
@@ -75,12 +76,12 @@ class Reported:
         )
 
 
-_OUTCOMES = ["outcome", "because", "outcome_personal", "because_personal"]
+_OUTCOMES = ["outcome", "because", "outcome_personal", "because_personal", "replication", "power"]
 _ORDER = {"survives": 0, "cannot tell": 1, "explained away": 2}
 
 
 def with_outcomes(tests: pd.DataFrame, gate: pd.DataFrame | None, alpha: float) -> pd.DataFrame:
-    """The significant tests of one grouping with what the gate says of each: what survives first, then by p.
+    """The significant tests of one grouping with what became of each: what survives first, then by p.
 
     Parameters
     ----------

@@ -196,6 +196,45 @@ TABLES = {
         because          string  -  technical variables that explain it away, or by which one cannot tell
         outcome_personal string  -  the same against age and sex
         because_personal string  -  which of these
+        replication      string  -  on patients that were not learnt on: replicated, not replicated, or underpowered
+        power            float64 -  probability that one half at least finds it and the other confirms it
+    """,
+    "validity/replication": f"""
+        a reported association and a half of the patients that topics and groups are learnt on
+        {_TERM_OF_GROUP}
+        learnt_on        string  -  half of the patients learnt on: first or second
+        cluster_of_half  int64   -  group of the half-model that overlaps it most; -1 where the half is too small
+        overlap          float64 -  Jaccard overlap of the two
+        found            bool    -  the half finds the association too
+        odds_ratio       float64 -  as reported
+        R                int64   -  units of the other half in the group, placed by the half-model
+        C                int64   -  units of the other half with the term
+        B                int64   -  units of the other half
+        odds_ratio_again float64 -  in the other half
+        ci_low           float64 -  lower end of its 95 % confidence interval
+        ci_high          float64 -  upper end
+        p_value          float64 -  two-sided Fisher's exact test in the other half
+        power            float64 -  probability that the one half finds it and the other confirms it
+        outcome          string  -  replicated, not replicated, or underpowered
+    """,
+    "replication": """
+        an association of one study, tested on a second population that its frozen model placed
+        cluster          int64   -  group
+        term_id          string  -  RadLex identifier
+        term             string  -  preferred name
+        direction        int64   -  1 more often, -1 less often than outside the group, as found
+        odds_ratio       float64 -  as found
+        odds_ratio_safe  float64 -  end nearer to 1 of its 80 % interval, for which the power is stated
+        V                int64   -  units of the second population with the term in the group
+        C                int64   -  with the term
+        R                int64   -  in the group
+        B                int64   -  with a report
+        odds_ratio_again float64 -  in the second population
+        ci_low           float64 -  lower end of its 95 % confidence interval
+        ci_high          float64 -  upper end
+        p_value          float64 -  two-sided Fisher's exact test in the second population
+        power            float64 -  probability of finding it there
+        outcome          string  -  replicated, not replicated, or underpowered
     """,
     "validity/split_half": f"""
         a half of the patients on which the grouping was chosen

@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "repeat": {"n_runs": 2},
     "associate": {"min_term_count": 2, "n_permutations": 20, "n_one_kind": 19},
 }
-DERIVED = [t for t in TABLES if t != "quarantine"]
+DERIVED = [t for t in TABLES if t not in ("quarantine", "replication")]
 
 
 def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> Study:

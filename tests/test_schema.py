@@ -261,4 +261,4 @@ def test_a_finished_study_holds_what_is_declared_and_nothing_else(finished: Flow
             table = str(entry).removesuffix(".parquet")
             assert pq.read_schema(root / path).equals(schema.arrow_schema(table)), path
     assert set(schema.STORES) - opened <= {"template"}, "the small study has no template beside the atlas"
-    assert set(schema.TABLES) - {path.removesuffix(".parquet") for path in files} <= {"quarantine"}
+    assert set(schema.TABLES) - {path.removesuffix(".parquet") for path in files} <= {"quarantine", "replication"}

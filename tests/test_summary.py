@@ -365,6 +365,7 @@ def test_findings_are_counted_by_how_far_they_stand(view: StudyView) -> None:
     found = tests[tests["p_holm"] <= view.alpha]
     outcome = np.resize(["survives", "explained away", "cannot tell"], len(found))
     gate = found.assign(outcome=outcome, because="", outcome_personal="survives", because_personal="")
+    gate = gate.assign(replication="underpowered", power=0.1)
     stability = np.where(view.groups["cluster"] == found["cluster"].iloc[0], 0.2, 0.9)
     told = dataclasses.replace(view, gate=gate, groups=view.groups.assign(stability=stability))
     counts = {row.label: row.n for row in first_screen.standing(told)}
@@ -397,6 +398,7 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     outcome = np.where(np.arange(n_found) < 2, "survives", "explained away")
     because = np.where(outcome == "survives", "", "scanner, noise_hu")
     gate = found.assign(outcome=outcome, because=because, outcome_personal="cannot tell", because_personal="age_years")
+    gate = gate.assign(replication="replicated", power=0.9)
     some = dataclasses.replace(view, gate=gate)
     assert content.verdict(some).startswith(f"2 of {n_found} significant associations survive: ")
     assert f"{n_found - 2} are explained away" in content.verdict(some)
@@ -405,6 +407,7 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     rows = content.association_rows(some)
     assert [r.outcome for r in rows[:3]] == ["survives", "survives", "explained away: scanner, noise"]
     assert rows[0].outcome_personal == "cannot tell: age"
+    assert rows[0].replication == "replicated (power 0.90)"
     none = dataclasses.replace(view, gate=gate.assign(outcome="explained away"))
     assert content.verdict(none).startswith("Nothing stands: none of ")
     nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))

@@ -100,7 +100,8 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
             python=sys.executable,
         ) as cluster,
     ):
-        cluster.adapt(minimum_jobs=0, maximum_jobs=arguments.jobs)
+        # a job that waits between two stages is kept for two minutes: the next may queue for longer
+        cluster.adapt(minimum_jobs=0, maximum_jobs=arguments.jobs, interval="5s", wait_count=24)
         yield cluster.scheduler_address
 
 

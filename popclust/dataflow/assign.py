@@ -103,19 +103,34 @@ def assign(
     InputError
         There is no whole model of this popclust's versions, or nothing new is to be found.
     """
-    console = console or Console(quiet=True)
     model = open_model(model_url)
     work = _workspace(model, model_url, new, compute or ComputeSettings())
+    return _placed(pass_through(work, model, client, console or Console(quiet=True)), model)
+
+
+def pass_through(
+    work: Study,
+    model: FrozenModel,
+    client: Client | None,
+    console: Console,
+    names: tuple[str, ...] = STAGES,
+    has_population: bool = False,
+) -> Flow:
+    """Bring a study of new volumes up to date with what a model learnt, through these stages; raises as `assign`.
+
+    With `has_population` the volumes make a population of their own, with a cohort and reports.
+    """
     with hold(work, say=lambda text: console.print(text, markup=False, highlight=False)) as lease:
         card = RunCard(work)
         progress = Progress(work, card.run_id, console)
         state = State(work, Quarantine.open(work), HandedIn(work, study_key(work)))
         for name, marker in model.markers.items():
             state.take_over(name, marker)
-        flow = Flow(work, client, progress, card, state, lease, frozenset(STAGES), has_population=False)
+        flow = Flow(work, client, progress, card, state, lease, frozenset(names), has_population=has_population)
         with progress:
-            go_through(flow, STAGES)
-        return _placed(flow, model)
+            go_through(flow, names)
+        flow.lease = None  # given back; what is computed after the run writes nothing
+    return flow
 
 
 def _workspace(model: FrozenModel, model_url: str, new: NewVolumes, compute: ComputeSettings) -> Study:

@@ -30,7 +30,7 @@ STRATIFIED = [
 ]
 """Columns of the table of stratified associations."""
 GATE = [*KEY, "outcome", "because", "outcome_personal", "because_personal"]
-"""Columns of the table of outcomes."""
+"""Columns of the table of outcomes; replication is added where groups are learnt on halves."""
 
 _HALF = 0.5
 _MIN_JOINT_INFORMATION = 0.25

@@ -280,6 +280,50 @@ def detectable_odds_ratios(
     return Detectable(above[inverse.ravel()], below[inverse.ravel()])
 
 
+def detection_power(
+    R: NDArray[np.int64], C: NDArray[np.int64], B: NDArray[np.int64], odds_ratio: NDArray[np.float64], level: float
+) -> NDArray[np.float64]:
+    """Probability that Fisher's test of these margins has p <= level, on the side on which the odds ratio lies.
+
+    Parameters
+    ----------
+    R, C, B
+        (table,) units in the group, units with the term, units in all.
+    odds_ratio
+        (table,) the true odds ratios; at 1 the side is that above.
+    level
+        p that counts as found.
+
+    Returns
+    -------
+    ndarray
+        (table,) exact under Fisher's noncentral hypergeometric distribution; 0 where a margin is empty.
+    """
+    return _powers(R, C, B, np.log(odds_ratio), level, log_factorials(int(B.max(initial=0))))
+
+
+@njit(cache=True, nogil=True)
+def _powers(
+    R: NDArray[np.int64],
+    C: NDArray[np.int64],
+    B: NDArray[np.int64],
+    log_odds: NDArray[np.float64],
+    level: float,
+    lf: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    power = np.zeros(R.size)
+    for i in range(R.size):
+        r, c, b = R[i], C[i], B[i]
+        if max(0, r + c - b) == min(r, c):
+            continue
+        low, high = _exact_bounds(r, c, b, level, lf)
+        if log_odds[i] >= 0.0 and high <= min(r, c):
+            power[i] = np.exp(_log_upper_tail(high, r, c, b, min(log_odds[i], _LOG_LARGEST))[0])
+        elif log_odds[i] < 0.0 and low >= max(0, r + c - b):
+            power[i] = np.exp(_log_upper_tail(r - low, r, b - c, b, min(-log_odds[i], _LOG_LARGEST))[0])
+    return power
+
+
 @njit(cache=True)
 def _exact_bounds(r: int, c: int, b: int, level: float, lf: NDArray[np.float64]) -> tuple[int, int]:
     """Largest V below and smallest V above the mode with p(V) <= level."""

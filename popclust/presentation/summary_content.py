@@ -95,6 +95,8 @@ class AssociationRow:
     """Within strata of technical variables, with what explains it away; empty where that was not asked."""
     outcome_personal: str
     """The same of age and sex."""
+    replication: str
+    """On patients that were not learnt on, with its power."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,7 @@ def _association_row(row: Mapping[Any, Any]) -> AssociationRow:
         p_holm_value=float(row["p_holm"]),
         outcome=_outcome_text(row["outcome"], row["because"]),
         outcome_personal=_outcome_text(row["outcome_personal"], row["because_personal"]),
+        replication=_replication_text(row["replication"], row["power"]),
     )
 
 
@@ -382,6 +385,10 @@ def _outcome_text(outcome: Any, because: Any) -> str:
     if outcome is None or pd.isna(outcome):
         return ""
     return f"{outcome}: {readable_variables(because)}" if because else str(outcome)
+
+
+def _replication_text(outcome: Any, power: Any) -> str:
+    return "" if outcome is None or pd.isna(outcome) else f"{outcome} (power {power:.2f})"
 
 
 def readable_variables(names: str) -> str:

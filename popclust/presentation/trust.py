@@ -42,6 +42,15 @@ def _outcomes(table: pd.DataFrame, suffix: str) -> str:
     return "; ".join(parts) + "."
 
 
+def _replication(table: pd.DataFrame) -> str:
+    outcomes = table["replication"].value_counts()
+    return (
+        f"{outcomes.get('replicated', 0)} of {len(table)} associations are found on half of the patients, with topics "
+        f"and groups learnt there, and confirmed on the others; {outcomes.get('not replicated', 0)} are not, "
+        f"{outcomes.get('underpowered', 0)} are underpowered (median power {table['power'].median():.2f})."
+    )
+
+
 def _confounders(table: pd.DataFrame) -> str:
     different = table[table["p_holm"] <= 0.05].sort_values("p_holm").head(6)
     if different.empty:
@@ -107,6 +116,7 @@ _ANSWERS = (
     ("repeats", "Do the groups come back when all is learnt again?", _repeats),
     ("gate", "Could they be the scanner?", _technical),
     ("gate", "Could they be age or sex?", _personal),
+    ("gate", "Do they hold on patients that were not learnt on?", _replication),
     ("split_half", "Do they hold on patients that did not choose K?", _split_half),
     ("confounders", "Do groups differ in anything else?", _confounders),
     ("predicted", "Do the topics know the scanner?", _predicted),

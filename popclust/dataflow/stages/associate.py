@@ -17,6 +17,7 @@ from popclust.evaluation.associations import AssociationResult, associate_counte
 from popclust.evaluation.chain_runs import examine_runs, numbers_chosen
 from popclust.evaluation.confounders import confounder_variables
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population, minimum_count
+from popclust.evaluation.half_models import Learnable, outcome_of_halves, replicate_in_halves
 from popclust.evaluation.permutation import null_criterion
 from popclust.evaluation.structure import examine_structure
 from popclust.evaluation.validity import examine
@@ -176,16 +177,54 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
     shares = pd.DataFrame(topics.values, index=topics.volume.values)
     with threadpool_limits(1):
         validity = examine(population, result, study.settings.associate, variables, shares, measured_errors())
-    for name, frame in vars(validity).items():
+        halves = replicate_within(study, population, result)
+    learnt = outcome_of_halves(halves, study.settings.associate.power)
+    gated = validity.gate.merge(learnt, on=["cluster", "term_id"], how="left")
+    for name, frame in {**vars(validity), "gate": gated, "replication": halves}.items():
         study.write_table(f"validity/{name}", frame)
+
+
+def replicate_within(study: Study, population: CountedPopulation, result: AssociationResult) -> pd.DataFrame:
+    """Every reported association, found on half of the patients and tested on the others."""
+    settings = study.settings
+    words = study.read_dataset("word_counts")
+    cohort = study.read_table("cohort").set_index("volume_id")
+    person = one_id_per_person(cohort["patient_id"], study.read_table("duplicates"))
+    volume_id = words.volume.values.astype(object)
+    learnable = Learnable(
+        volume_id=volume_id,
+        patient=person.loc[volume_id].to_numpy(object),
+        counts=words.counts.values,
+        vocabulary_of_word=words.vocabulary.values,
+        encode=settings.encode,
+        topics=settings.topics,
+    )
+    tests = result.reported.of(result.associations)
+    found = tests[tests["p_holm"] <= settings.associate.alpha].reset_index(drop=True)
+    clusters = read_groupings(study).table(result.reported).set_index("volume_id").loc[volume_id, "cluster"]
+    terms = ReportTerms(
+        pd.DataFrame(population.has_term, index=population.volume_id, columns=list(population.term_id)),
+        pd.Series(population.term, index=list(population.term_id)),
+    )
+    has_report = pd.Series(True, index=population.volume_id)
+    unlimited = replace(settings.associate, min_term_count=1)
+
+    def count(of: NDArray[np.object_], cluster: NDArray[np.int64]) -> CountedPopulation | None:
+        table = pd.DataFrame({"volume_id": of, "descriptor": result.reported.descriptor, "seed": 0, "cluster": cluster})
+        if not np.isin(of, population.volume_id).any():
+            return None
+        groupings = table.assign(n_clusters=result.reported.n_clusters)
+        return count_population(groupings, terms, has_report, person, unlimited)
+
+    return replicate_in_halves(learnable, found, clusters.to_numpy(np.int64), count, settings.associate)
 
 
 STAGE = Stage(
     name="associate",
-    version=8,
+    version=9,
     title="test associations",
-    sections=("associate",),
-    reads=("cluster", "repeat", "terms", "topics", "ingest", "duplicates", "normalize"),
+    sections=("encode", "topics", "associate"),
+    reads=("encode", "cluster", "repeat", "terms", "topics", "ingest", "duplicates", "normalize"),
     build_needs=lambda known: [
         known.marker("cluster"),
         known.marker("repeat"),
