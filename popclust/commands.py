@@ -164,6 +164,8 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
             print_json(state)
         else:
             out.print(as_table(state))
+            if state["groups"]:
+                out.print(state["groups"], highlight=False)
         return DONE
     if arguments.json:
         for state in _watched(study):

@@ -8,6 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+AGREED = -1
+"""Seed of a grouping that was not begun at random, but by what runs of the whole chain agree on."""
+UNSTABLE = 0.5
+"""A group whose mean Jaccard overlap with its best match in runs is below this is unstable (docs/stability.md)."""
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -18,7 +23,7 @@ class Grouping:
     n_clusters: int
     """Number of groups K."""
     seed: int
-    """Seed of k-means."""
+    """Seed of k-means; :data:`AGREED` where it begins with what runs of the chain agree on."""
 
     def rows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Rows of a frame (columns descriptor, n_clusters, seed) that belong to this grouping."""
@@ -51,12 +56,22 @@ class Reported:
     of validity/gate.parquet what became of each within strata. Empty without reports."""
     tests: pd.DataFrame
     """All tests of this grouping: rows of associations.parquet; empty without reports."""
+    has_groups: bool | None = None
+    """Whether there is more than one population that was cut into pieces; None where that was not asked."""
+
+    @property
+    def unstable(self) -> tuple[int, ...]:
+        """Groups that come back less than :data:`UNSTABLE`: nothing should be built on them."""
+        return tuple(sorted(set(self.clusters.loc[self.clusters["unstable"], "cluster"].tolist())))
 
     def __repr__(self) -> str:
         g = self.grouping
+        shaken = f", {len(self.unstable)} unstable" if self.unstable else ""
+        shaken += ", no more than one population cut into pieces" if self.has_groups is False else ""
         tests = "no reports" if self.Q is None else f"Q = {self.Q} of {self.n_tested_terms} terms tested"
         return (
-            f"<Reported: {g.descriptor}, {g.n_clusters} groups of {len(self.clusters)} volumes, seed {g.seed}, {tests}>"
+            f"<Reported: {g.descriptor}, {g.n_clusters} groups{shaken} of {len(self.clusters)} volumes, "
+            f"{'agreed on by runs of the chain' if g.seed == AGREED else f'seed {g.seed}'}, {tests}>"
         )
 
 

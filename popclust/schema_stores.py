@@ -120,6 +120,32 @@ STORES = {
         distance   float32  grouping,volume  -  Euclidean distance to the group's centre
         stability  float32  grouping,volume  -  mean Jaccard overlap with the best match under the other seeds
     """,
+    "repeats": """
+        repeats.zarr
+        the chain learnt again, from words to groups, over seeds and resamples of patients
+        volume     string   volume               -  pseudonym of the series
+        descriptor string   grouping             -  volume descriptor
+        n_clusters int64    grouping             -  number of groups K
+        cluster    uint16   run,grouping,volume  -  group of each volume in each run
+        learnt     bool     run,volume           -  the run learnt from the volume
+        agreed     uint16   grouping,volume      -  group of k-means that begins with what the runs agree on
+        distance   float32  grouping,volume      -  Euclidean distance to that group's centre
+        stability  float32  grouping,volume      -  mean Jaccard overlap of that group with its best match in the runs
+    """,
+    "repeat_counts": """
+        repeats/counts.zarr
+        word counts of every run, while the stage is at work
+        counts uint32 run,volume,word - features assigned to each visual word
+    """,
+    "repeat_groups": """
+        repeats/groups.zarr
+        groups of every run, while the stage is at work
+        cluster   uint16  run,grouping,volume - group of each volume in each run
+        pooled    float32 run,descriptor,volume,direction - leading directions of the run's descriptors
+        agreed    uint16  grouping,volume     - group of k-means that begins with what the runs agree on
+        distance  float32 grouping,volume     - Euclidean distance to that group's centre
+        stability float32 grouping,volume     - mean Jaccard overlap of that group with its best match in the runs
+    """,
     "terms": """
         terms.zarr
         terms of the reports by volume, volumes without a report left out
@@ -134,11 +160,15 @@ STORES = {
         the frozen model: what puts a new volume into the reported groups
         topic_components    float64  topic,word       -  variational parameters of the topics
         centres             float64  cluster,feature  -  centres of the groups
+        word_centres        float64  cluster,word     -  mean roots of the groups' shares of words
+        spread              float64  part,cluster     -  usual distance from the centre: by descriptor, by words
+        usual               float64  measure          -  what one in twenty volumes exceeds
+        scores              float64  member           -  how strange the population's own volumes are, ascending
         @descriptor         volume descriptor of the grouping
         @vocabulary_of_word vocabulary of each word
         @masses             masses that the counts of the vocabularies are scaled to
         @doc_topic_prior    Dirichlet prior of the topics of a volume
-        @limit              largest distance at which a volume still belongs to a group
+        @error_rate         share of volumes of the groups that may be called none of these
     """,
 }
 

@@ -6,7 +6,7 @@ The first line says what a row is; every other line is a column: name, dtype, un
 _GROUPING = """
     descriptor string  -  volume descriptor
     n_clusters int64   -  number of groups K
-    seed       int64   -  seed of k-means
+    seed       int64   -  seed of k-means; -1: begun with what runs of the chain agree on
 """
 _TERM_OF_GROUP = f"""
     {_GROUPING}
@@ -103,7 +103,8 @@ TABLES = {
         {_GROUPING}
         cluster    int64   -  group, 0 is the largest
         distance   float64 -  Euclidean distance to the group's centre
-        stability  float64 -  mean Jaccard overlap of the volume's group with its best match under the other seeds
+        stability  float64 -  mean Jaccard overlap of its group with the best match in runs of the chain (or seeds)
+        unstable   bool    -  stability is below .5: do not build on this group
     """,
     "mentions": """
         a place in a report that names a term, and a volume that the report is of
@@ -212,6 +213,23 @@ TABLES = {
         n_levels int64   -  levels told apart
         chance   float64 -  accuracy of guessing
         accuracy float64 -  balanced accuracy of predicting it from the topics, across patients
+    """,
+    "validity/structure": f"""
+        the reported number of groups against one population that was cut into as many
+        {_GROUPING}
+        p_value    float64 -  share of one-kind populations that k-means leaves as compact
+        gap        float64 -  mean logarithm of their sum of squares within groups, less that of the volumes
+        n_null     int64   -  one-kind populations drawn
+        has_groups boolean -  p_value is at most .05; missing where fewer than 19 were drawn
+    """,
+    "validity/repeats": """
+        a run of the chain, learnt again from other seeds and other patients
+        run        int64   -  the run
+        n_learnt   int64   -  volumes that it learnt from
+        descriptor string  -  volume descriptor
+        n_clusters int64   -  number of groups that the same rule chooses in this run
+        agreement  float64 -  adjusted Rand index of its groups and those reported
+        others     float64 -  mean adjusted Rand index of its groups and those of the other runs
     """,
     "validity/power": f"""
         a term in a group of the reported grouping

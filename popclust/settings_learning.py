@@ -107,6 +107,26 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True)
+class RepeatSettings:
+    """The whole chain again: words, topics and groups over seeds and resamples of patients."""
+
+    n_runs: CountOrNone = 8
+    """Times that the chain is learnt again; 0: not at all, and how its groups come back is not known."""
+    share: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
+    """Share of the patients that a run learns from; all are put into its groups."""
+    seed: Seed = 0
+    """Seed of the runs' seeds and of who is drawn."""
+
+
+@dataclass(frozen=True)
+class FreezeSettings:
+    """The frozen model, which puts new volumes into the groups."""
+
+    error_rate: Level = 0.05
+    """Share of volumes of the groups themselves that may be called none of these."""
+
+
+@dataclass(frozen=True)
 class TermsSettings:
     """Terms in radiology reports."""
 
@@ -151,6 +171,9 @@ class AssociateSettings:
     """Terms in fewer units are not tested (the paper: more than 50); below 600 units: in fewer than a twelfth, or 5."""
     alpha: Level = 0.05
     """Level of a significant association after Holm's correction over the groups of a term."""
+    n_one_kind: CountOrNone = 99
+    """Populations of one kind that the reported groups are compared with; fewer than 19: it is not said whether there
+    are groups at all."""
     n_permutations: CountOrNone = 1000
     """Permutations of the null distribution of Q; 0 leaves it out."""
     strata: tuple[CohortColumn, ...] = ()

@@ -16,6 +16,8 @@ from popclust.settings_learning import (
     AssociateSettings,
     ClusterSettings,
     EncodeSettings,
+    FreezeSettings,
+    RepeatSettings,
     TermsSettings,
     TopicsSettings,
     VocabularySettings,
@@ -278,7 +280,9 @@ class Settings:
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     topics: TopicsSettings = field(default_factory=TopicsSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    repeat: RepeatSettings = field(default_factory=RepeatSettings)
     terms: TermsSettings = field(default_factory=TermsSettings)
     associate: AssociateSettings = field(default_factory=AssociateSettings)
+    freeze: FreezeSettings = field(default_factory=FreezeSettings)
     summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)

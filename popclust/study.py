@@ -245,6 +245,7 @@ class Study:
             clusters=self.read_table("clusters"),
             associations=with_outcomes(tests, gate, self.settings.associate.alpha),
             tests=tests,
+            has_groups=record.get("has_groups"),
         )
 
     # -- parts ---------------------------------------------------------------------------------------------------

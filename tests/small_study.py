@@ -32,7 +32,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     },
     "topics": {"n_topics": 5},
     "cluster": {"n_clusters_max": 4, "seeds": [0, 1]},
-    "associate": {"min_term_count": 2, "n_permutations": 20},
+    "repeat": {"n_runs": 2},
+    "associate": {"min_term_count": 2, "n_permutations": 20, "n_one_kind": 19},
 }
 DERIVED = [t for t in TABLES if t != "quarantine"]
 
@@ -93,7 +94,7 @@ def kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: thr
 
 def digest(study: Study) -> dict[str, bytes]:
     """Bytes of every table and store that a study derives."""
-    stores = [f"{s}.zarr" for s in ("word_counts", "groupings", "topics", "terms")]
+    stores = [f"{s}.zarr" for s in ("word_counts", "groupings", "repeats", "topics", "terms")]
     parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
     files = [f"{t}.parquet" for t in DERIVED] + [
         str(p.relative_to(study.url))

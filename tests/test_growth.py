@@ -16,7 +16,7 @@ from popclust.dataflow.simulate import simulate
 from popclust.parts import WHOLE
 from popclust.study import Study
 
-LEARNT = {"vocabulary", "topics", "cluster", "terms", "associate", "freeze", "summarize"}
+LEARNT = {"vocabulary", "topics", "cluster", "repeat", "terms", "associate", "freeze", "summarize"}
 
 
 def _keep_back(people: Path, study: Study) -> tuple[str, Path, Path]:

@@ -110,7 +110,7 @@ def test_a_second_run_has_nothing_to_do(finished: Flow):
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(finished: Flow, tmp_path: Path):
     study = set_setting(copy_study(finished.study, tmp_path / "s"), "n_topics", "4")
-    assert set(made_by(run(study, None))) == {"topics", "cluster", "associate", "freeze", "summarize"}
+    assert set(made_by(run(study, None))) == {"topics", "cluster", "repeat", "associate", "freeze", "summarize"}
 
 
 def test_a_rule_of_inclusion_redoes_no_volume_that_it_leaves_alone(finished: Flow, tmp_path: Path):

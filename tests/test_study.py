@@ -21,7 +21,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def _clusters() -> pd.DataFrame:
-    values = [("v1", "lda", 2, 0, 0, 0.5, 1.0), ("v2", "lda", 2, 0, 1, 0.25, np.nan)]
+    values = [("v1", "lda", 2, 0, 0, 0.5, 1.0, False), ("v2", "lda", 2, 0, 1, 0.25, np.nan, False)]
     return pd.DataFrame(values, columns=[c.name for c in TABLES["clusters"]])
 
 

@@ -20,6 +20,7 @@ from popclust.dataflow.pipeline import go_through
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
+from popclust.dataflow.stages.encode import far_of
 from popclust.dataflow.state import State
 from popclust.errors import InputError
 from popclust.population.vocabulary import VOCABULARIES
@@ -27,7 +28,8 @@ from popclust.settings import ComputeSettings
 from popclust.study import Study, absolute
 
 NONE_OF_THESE = -1
-"""The cluster of a volume that is too far from every group."""
+"""The cluster of a volume that is too strange for every group."""
+_COLUMNS = ("cluster", "nearest", "distance", "margin", "p_value", "far")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Assigned:
     """Where new volumes fall."""
 
     rows: pd.DataFrame
-    """One per new series: volume_id, cluster (-1: none of these, missing: not placed), nearest, distance, limit,
-    reasons (why it was not placed)."""
+    """One per new series: volume_id, cluster (-1: none of these, missing: not placed), nearest, distance, margin (how
+    much farther the second nearest is), p_value (of belonging to the nearest; none of these at error_rate or below),
+    far (its features from the words, over what one in twenty volumes has), reasons (why it was not placed)."""
     n_quarantined: int
     """New volumes that ended in quarantine."""
     workspace: str
@@ -60,12 +63,13 @@ class Assigned:
 
     def as_table(self) -> Table:
         """For the terminal."""
-        table = Table("volume", "group", "distance", "limit", "why not")
+        table = Table("volume", "group", "nearest", "distance", "margin", "p of belonging", "why not")
         for row in self.rows.itertuples():
             is_none = not pd.isna(row.cluster) and row.cluster == NONE_OF_THESE
             group = "" if pd.isna(row.cluster) else "none of these" if is_none else str(row.cluster)
-            distance = "" if pd.isna(row.distance) else f"{row.distance:.4f}"
-            table.add_row(str(row.volume_id), group, distance, f"{row.limit:.4f}", ", ".join(row.reasons))
+            near = "" if pd.isna(row.nearest) else str(row.nearest)
+            numbers = ["" if pd.isna(v) else f"{v:.4f}" for v in (row.distance, row.margin, row.p_value)]
+            table.add_row(str(row.volume_id), group, near, *numbers, ", ".join(row.reasons))
         return table
 
 
@@ -144,7 +148,7 @@ def _placed(flow: Flow, model: FrozenModel) -> Assigned:
     for name in ("cluster", "nearest"):
         frame[name] = frame[name].astype("Int64")
     reasons = _reasons(flow)
-    frame = frame.assign(limit=model.groups.limit, reasons=[reasons.get(v, []) for v in present])
+    frame = frame.assign(error_rate=model.groups.error_rate, reasons=[reasons.get(v, []) for v in present])
     kept_out = {volume_id for volume_id, _ in flow.state.quarantine.rows}
     return Assigned(frame, len(kept_out & set(present)), flow.study.url, model.digest)
 
@@ -152,10 +156,10 @@ def _placed(flow: Flow, model: FrozenModel) -> Assigned:
 def _nearest(flow: Flow, model: FrozenModel) -> pd.DataFrame:
     records = flow.study.records("encode", sorted(flow.finished("encode")))
     if not records:
-        return pd.DataFrame(columns=["cluster", "nearest", "distance"], dtype=float)
+        return pd.DataFrame(columns=list(_COLUMNS), dtype=float)
     counts = np.stack([np.concatenate([r[v] for v in VOCABULARIES]) for r in records.values()])
-    found = model.groups.assign(counts)
-    columns = {"cluster": found.cluster, "nearest": found.nearest, "distance": found.distance}
+    found = model.groups.assign(counts, far_of(records))
+    columns = {name: getattr(found, name) for name in _COLUMNS}
     return pd.DataFrame(columns, index=list(records))
 
 

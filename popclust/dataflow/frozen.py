@@ -22,12 +22,13 @@ from popclust.errors import InputError
 from popclust.parts import canonical
 from popclust.population.model import Model
 from popclust.population.vocabulary import VOCABULARIES
-from popclust.schema import FORMAT_VERSION
 from popclust.settings import Settings
 from popclust.study import Study, absolute
 
 STAGES = ("ingest", "normalize", "extract", "encode")
 """What a new volume passes."""
+MODEL_FORMAT = 3
+"""Version of model/. A model of another version is refused, never guessed at."""
 _LEARNT = ("atlas", "vocabulary")
 _MANIFEST = "model.json"
 _STORES = ("atlas", *(f"vocabulary/{name}.zarr" for name in VOCABULARIES), "groups.zarr")
@@ -56,7 +57,7 @@ def seal(study: Study) -> str:
     names = (*STAGES, *_LEARNT)
     markers = {name: done.marker for name in _LEARNT if (done := study.done(name))}
     manifest = {
-        "format_version": FORMAT_VERSION,
+        "format_version": MODEL_FORMAT,
         "popclust": popclust.__version__,
         "versions": {name: stage_named(name).version for name in names},
         "settings": settings.shaping(study.settings, (section for section in settings.to_dict(study.settings))),
@@ -89,9 +90,9 @@ def open_model(url: str) -> FrozenModel:
         digest = str(manifest.pop("digest"))
     except (ValueError, KeyError, AttributeError):
         raise InputError(f"{path}: cannot be read; copy the model again") from None
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") != MODEL_FORMAT:
         raise InputError(
-            f"{path}: model format {manifest.get('format_version')}, this popclust reads format {FORMAT_VERSION}; "
+            f"{path}: model format {manifest.get('format_version')}, this popclust reads format {MODEL_FORMAT}; "
             "use the popclust that made it, or make the model anew"
         )
     found = storage.digest_of([posixpath.join(url, s) for s in _STORES], url)[0]

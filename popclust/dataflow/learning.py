@@ -19,9 +19,10 @@ from sklearn.cluster import MiniBatchKMeans
 from popclust import schema
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.window import watched
+from popclust.population.clustering import KMeansFit, exact_kmeans
 from popclust.population.nuisance import find_nuisance
 from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, training_order
-from popclust.settings import ComputeSettings
+from popclust.settings import ClusterSettings, ComputeSettings
 from popclust.study import Study
 
 _SLAB_BYTES = 256 * 2**20
@@ -37,7 +38,7 @@ def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
     """
     volume_ids = sorted(volume_ids)
     out = study.open_group("vocabulary", "training.zarr", mode="w")
-    samples = [_Sample(study, v) for v in volume_ids]
+    samples = [TrainingSample(study, v) for v in volume_ids]
     counts = {}
     for name in VOCABULARIES:
         shapes = [sample.shape(name) for sample in samples]
@@ -58,7 +59,7 @@ def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class TrainingSample:
     """One volume's training rows on disk."""
 
     study: Study
@@ -122,6 +123,12 @@ def learn_words(
         "n_removed": scaling.nuisance.n_removed,
         "nuisance_share": scaling.nuisance.share.round(6).tolist(),
     }
+
+
+def fit_of_groups(settings: ClusterSettings, n_volumes: int) -> KMeansFit:
+    """What finds the groups' centres in a population of this size."""
+    is_exact = settings.engine == "exact" or (settings.engine == "auto" and n_volumes <= settings.exact_limit)
+    return exact_kmeans if is_exact else minibatch_centres
 
 
 def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:

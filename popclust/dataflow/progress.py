@@ -241,7 +241,8 @@ def snapshot(study: Study) -> dict[str, Any]:
     -------
     dict
         ``state`` (``running``, ``ended``, ``stopped``, ``killed`` or ``new``), ``run_id``, ``dashboard``,
-        ``quarantined`` (volumes kept out, in all) and ``stages``: for each, in order, ``stage``, ``total``, ``done``,
+        ``quarantined`` (volumes kept out, in all), ``groups`` (what is reported, in a line) and ``stages``: for each, in order,
+        ``stage``, ``total``, ``done``,
         ``reused``, ``quarantined``, ``left``, ``steps`` (done and known tasks of a part over the population, or None),
         ``percent``, ``seconds``, ``seconds_left``. Over all stages: ``total``, ``done`` and ``left`` (parts, of the
         stages that the run has come to), ``percent`` (every stage counts the same), ``seconds`` since the run began,
@@ -258,6 +259,7 @@ def snapshot(study: Study) -> dict[str, Any]:
         "percent": round(sum(float(s.get("percent") or 0) for s in stages) / len(stages), 1),
         "seconds_left": active["stages"][-1]["seconds_left"] if active["state"] == "running" and known else None,
         "quarantined": count_quarantined(study),
+        "groups": _said_of_groups(study),
         "stages": stages,
     }
 
@@ -269,6 +271,18 @@ def headline(state: dict[str, Any]) -> str:
     parts = f", {state['done']} of {state['total']} parts" if state["total"] else ""
     kept_out = f"{state['quarantined']} volumes in quarantine"
     return f"run {state['run_id'] or '-'}: {said}, {state['percent']:.0f} %{parts}{spent}, {kept_out}"
+
+
+def _said_of_groups(study: Study) -> str:
+    """What is reported, in a line; empty where nothing is yet."""
+    if study.done("associate") is None:
+        return ""
+    record = study.record("associate")
+    found = f"{record['n_clusters']} groups of {record['descriptor']} are reported"
+    if record.get("has_groups") is False:
+        return f"no groups: {found}, but one population cut into as many is as compact"
+    n_unstable = record.get("n_unstable", 0)
+    return found + (f", {n_unstable} of them unstable" if n_unstable else "")
 
 
 def as_table(state: dict[str, Any]) -> Table:

@@ -24,7 +24,7 @@ from popclust.evaluation.permutation import count_terms, countable, group_sizes,
 from popclust.evaluation.prediction import as_good_as_best, gain_of_units
 from popclust.population.clustering import BASELINE
 from popclust.population.groupings import GRID, Groupings
-from popclust.reported import Grouping
+from popclust.reported import AGREED, Grouping
 from popclust.settings import AssociateSettings
 
 
@@ -181,11 +181,13 @@ def _candidates(criterion: pd.DataFrame, gain: NDArray[np.float64], choose_by: s
     for _, rows in criterion.groupby("descriptor", sort=False):
         own = rows.index.to_numpy()
         codes = np.unique(rows["n_clusters"], return_inverse=True)[1].ravel()
+        agreed = (rows["seed"] == AGREED).to_numpy()
+        counted = agreed if agreed.any() else np.ones(len(own), dtype=bool)  # one chain's seeds say less than all runs
         if choose_by == "Q":
-            mean = _mean_by(codes, rows["Q"].to_numpy(np.float64)[None, :])[0]
+            mean = _mean_by(codes[counted], rows["Q"].to_numpy(np.float64)[None, counted])[0]
             is_good = mean == mean.max()
         else:
-            is_good = as_good_as_best(gain[own], codes)
+            is_good = as_good_as_best(gain[own[counted]], codes[counted])
         found[own] = is_good[codes]
     return found
 
@@ -204,7 +206,8 @@ def _permutation_p(observed: NDArray[np.float64], null: NDArray[np.float64]) -> 
 def reported_grouping(criterion: pd.DataFrame, descriptor: str, choose_by: str = "prediction") -> Grouping:
     """The grouping that is reported for a descriptor.
 
-    The smallest K of those marked `is_candidate`; the seed whose Q at that K is nearest the mean, the lowest on ties.
+    The smallest K of those marked `is_candidate`; of its groupings the one that begins with what runs of the chain
+    agree on, where there is one, or else the seed whose Q at that K is nearest the mean, the lowest on ties.
     For 'best' the descriptor whose K has the largest mean gain (with choose_by = 'Q': mean Q), the first by name on
     ties; never the plain histograms.
 
@@ -225,6 +228,7 @@ def reported_grouping(criterion: pd.DataFrame, descriptor: str, choose_by: str =
     name = mean.index[int(np.argmax(mean.to_numpy()))]
     same = chosen[chosen["descriptor"] == name].sort_values("seed")
     nearest = int(np.argmin(np.abs(same["Q"].to_numpy() - same["Q"].mean())))
+    nearest = 0 if same["seed"].iloc[0] == AGREED else nearest
     return Grouping(str(name), int(same["n_clusters"].iloc[0]), int(same["seed"].iloc[nearest]))
 
 

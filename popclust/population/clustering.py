@@ -133,7 +133,12 @@ def group_volumes(
     """
     if len(descriptors) < n_clusters:
         raise ValueError(f"n_clusters: {n_clusters} groups need as many volumes, there are {len(descriptors)}")
-    centres = fit(descriptors, n_clusters, seed)
+    return group_by_centres(descriptors, fit(descriptors, n_clusters, seed))
+
+
+def group_by_centres(descriptors: NDArray[np.float64], centres: NDArray[np.float64]) -> KMeansSolution:
+    """Every volume's nearest centre, groups numbered by size."""
+    n_clusters = len(centres)
     cluster, _ = pairwise_distances_argmin_min(descriptors, centres)
     order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
     rank = np.argsort(order, kind="stable")
@@ -188,15 +193,15 @@ def stability_over_seeds(clusters: NDArray[np.int64]) -> NDArray[np.float64]:
     n_seeds = len(clusters)
     out = np.full(clusters.shape, np.nan)
     for a in range(n_seeds):
-        best = [_best_jaccard(clusters[a], clusters[b]) for b in range(n_seeds) if b != a]
+        best = [best_jaccard(clusters[a], clusters[b]) for b in range(n_seeds) if b != a]
         if best:
             out[a] = np.mean(best, axis=0)[clusters[a]]
     return out
 
 
-def _best_jaccard(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The best Jaccard overlap of each group of `a` with any group of `b`."""
-    both = np.zeros((a.max() + 1, max(a.max(), b.max()) + 1))
+def best_jaccard(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The best Jaccard overlap of each group of `a` with any group of `b`, both (volume,)."""
+    both = np.zeros((int(a.max()) + 1, int(max(a.max(), b.max())) + 1))
     np.add.at(both, (a, b), 1)
     size_b = np.bincount(b, minlength=both.shape[1])
     union = both.sum(axis=1, keepdims=True) + size_b - both

@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from popclust.reported import Grouping
+from popclust.reported import AGREED, UNSTABLE, Grouping
+from popclust.study import Study
 
 GRID = ["descriptor", "n_clusters", "seed"]
 """Columns that name one grouping of the population."""
@@ -124,8 +125,48 @@ class Groupings:
                 "cluster": self.cluster[row].astype(np.int64),
                 "distance": self.distance[row].astype(np.float64),
                 "stability": self.stability[row].astype(np.float64),
+                "unstable": self.stability[row] < UNSTABLE,
             }
         )
+
+
+def read_groupings(study: Study) -> Groupings:
+    """All groupings of a study, with those that begin with what runs of the chain agree on, if it was repeated."""
+    groupings = Groupings.from_dataset(study.read_dataset("groupings"))
+    repeats = read_repeats(study)
+    return groupings if repeats is None else Groupings.concatenated([groupings, agreed_of(repeats)])
+
+
+def read_repeats(study: Study) -> xr.Dataset | None:
+    """The runs of the chain, None where it was not repeated."""
+    return study.read_dataset("repeats") if study.exists("repeats.zarr", "zarr.json") else None
+
+
+def agreed_of(repeats: xr.Dataset) -> Groupings:
+    """The groupings that begin with what the runs agree on, with the seed :data:`AGREED`."""
+    grid = pd.DataFrame({name: repeats[name].values for name in GRID[:2]}).astype({"descriptor": str})
+    return Groupings(
+        grid.assign(seed=AGREED),
+        repeats.volume.values.astype(object),
+        repeats.agreed.values.astype(np.int16),
+        repeats.distance.values,
+        repeats.stability.values,
+    )
+
+
+def runs_of(repeats: xr.Dataset, descriptor: str) -> Groupings:
+    """The groupings of a descriptor in every run; the run is the seed."""
+    own = repeats.isel(grouping=np.flatnonzero(repeats["descriptor"].values == descriptor))
+    n_runs, n_groupings = own.sizes["run"], own.sizes["grouping"]
+    grid = pd.DataFrame(
+        {
+            "descriptor": descriptor,
+            "n_clusters": np.repeat(own["n_clusters"].values, n_runs),
+            "seed": np.tile(np.arange(n_runs), n_groupings),
+        }
+    )
+    cluster = own.cluster.transpose("grouping", "run", "volume").values.reshape(n_runs * n_groupings, -1)
+    return Groupings(grid, own.volume.values.astype(object), cluster.astype(np.int16))
 
 
 def _grid(clusters: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64]]:

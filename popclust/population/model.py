@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zarr
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from popclust import schema
 from popclust.errors import InputError
+from popclust.population.belonging import Belonging
 from popclust.population.clustering import descriptor_matrix
 from popclust.population.topics import TopicModel, scale_counts
+from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import EncodeSettings
-
-_FAR = 0.99
-"""A volume farther from its nearest centre than this share of the population from theirs belongs to no group."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,22 @@ class Assignment:
     """Where new volumes fall."""
 
     cluster: NDArray[np.int64]
-    """(volume,) nearest group; -1 is none of these."""
+    """(volume,) nearest group; -1 is none of these, at the model's error rate."""
     nearest: NDArray[np.int64]
     """(volume,) nearest group, however far."""
     distance: NDArray[np.float64]
     """(volume,) Euclidean distance to its centre."""
+    margin: NDArray[np.float64]
+    """(volume,) how much farther the second nearest centre is; infinite where there is but one group."""
+    p_value: NDArray[np.float64]
+    """(volume,) how well it belongs to the nearest group: the share of such volumes that are as strange."""
+    far: NDArray[np.float64]
+    """(volume,) largest mean distance of its features from their words, over what one in twenty volumes has."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Topics, centres and limits of the reported grouping."""
+    """Topics, centres, and what is usual in the groups of the reported grouping."""
 
     descriptor: str
     """Volume descriptor of the grouping."""
@@ -44,8 +49,12 @@ class Model:
     """The topics."""
     centres: NDArray[np.float64]
     """(cluster, feature) centres of the groups."""
-    limit: float
-    """Largest distance at which a volume still belongs to a group."""
+    word_centres: NDArray[np.float64]
+    """(cluster, word) mean word compositions of the groups, as roots of shares."""
+    belonging: Belonging
+    """What is usual within groups."""
+    error_rate: float
+    """Share of volumes of the groups that may be called none of these."""
 
     @classmethod
     def frozen(
@@ -56,6 +65,8 @@ class Model:
         masses: EncodeSettings,
         topics: TopicModel,
         cluster: NDArray[np.integer],
+        far: NDArray[np.float64] | None = None,
+        error_rate: float = 0.05,
     ) -> Model:
         """Freeze a grouping: centres are the means of the groups' descriptors as new volumes get them.
 
@@ -73,14 +84,21 @@ class Model:
             The topics.
         cluster : (volume,) array of int
             Group of each volume.
+        far : (volume, vocabulary) array, optional
+            Mean distances of the volumes' features from their nearest words; not known by default.
+        error_rate : float
+            Share of volumes of the groups that may be called none of these.
         """
-        model = cls(descriptor, np.asarray(vocabulary_of_word, object), masses, topics, np.zeros((0, 0)), np.inf)
-        rows = model.descriptors(counts)
+        words = np.asarray(vocabulary_of_word, object)
+        nothing = np.zeros((0, 0))
+        usual = Belonging(nothing, nothing[0:0].ravel(), nothing.ravel())
+        model = cls(descriptor, words, masses, topics, nothing, nothing, usual, error_rate)
+        parts = model.descriptors(counts), model.compositions(counts)
         groups = range(int(cluster.max()) + 1)
-        centres = np.stack([rows[cluster == g].mean(axis=0) for g in groups])
-        distance = np.linalg.norm(rows - centres[cluster], axis=1)
-        limit = float(np.quantile(distance, _FAR))
-        return cls(descriptor, model.vocabulary_of_word, masses, topics, centres, limit)
+        centres = [np.stack([p[cluster == g].mean(axis=0) for g in groups]) for p in parts]
+        own = np.stack([np.linalg.norm(p - c[cluster], axis=1) for p, c in zip(parts, centres, strict=True)])
+        usual = Belonging.learnt(own, cluster, _known(far, len(counts)))
+        return replace(model, centres=centres[0], word_centres=centres[1], belonging=usual)
 
     def descriptors(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Volume descriptors (volume, feature) of word counts (volume, word).
@@ -98,13 +116,29 @@ class Model:
         scaled = scale_counts(counts, self.vocabulary_of_word, self.masses)
         return descriptor_matrix(self.descriptor, scaled, self.vocabulary_of_word, self.topics.transform(scaled))
 
-    def assign(self, counts: NDArray[np.integer]) -> Assignment:
-        """Put volumes with word counts (volume, word) into the groups."""
-        rows = self.descriptors(counts)
-        distances = np.linalg.norm(rows[:, None, :] - self.centres[None], axis=2)
-        nearest = distances.argmin(axis=1)
-        distance = distances.min(axis=1)
-        return Assignment(np.where(distance <= self.limit, nearest, -1), nearest, distance)
+    def compositions(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Roots (volume, word) of the shares of words, whatever the descriptor."""
+        scaled = scale_counts(counts, self.vocabulary_of_word, self.masses)
+        return descriptor_matrix("concatenated", scaled, self.vocabulary_of_word, np.zeros((len(counts), 0)))
+
+    def assign(self, counts: NDArray[np.integer], far: NDArray[np.float64] | None = None) -> Assignment:
+        """Put volumes with word counts (volume, word) into the groups; `far` as in `frozen`."""
+        parts = (self.descriptors(counts), self.centres), (self.compositions(counts), self.word_centres)
+        distances = np.stack([np.linalg.norm(rows[:, None, :] - centres[None], axis=2) for rows, centres in parts])
+        far = _known(far, len(counts))
+        every = np.arange(len(counts))
+        nearest = distances[0].argmin(axis=1)
+        ordered = np.sort(distances[0], axis=1)
+        margin = ordered[:, 1] - ordered[:, 0] if ordered.shape[1] > 1 else np.full(len(counts), np.inf)
+        p_value = self.belonging.p_values(distances, far)[every, nearest]
+        return Assignment(
+            cluster=np.where(p_value > self.error_rate, nearest, -1),
+            nearest=nearest,
+            distance=ordered[:, 0],
+            margin=margin,
+            p_value=p_value,
+            far=(far / self.belonging.usual[len(parts) :]).max(axis=1),
+        )
 
     def save(self, group: zarr.Group) -> None:
         """Write into a zarr group."""
@@ -113,21 +147,36 @@ class Model:
             "vocabulary_of_word": self.vocabulary_of_word.tolist(),
             "masses": {k: float(v) for k, v in vars(self.masses).items()},
             "doc_topic_prior": self.topics.doc_topic_prior,
-            "limit": self.limit,
+            "error_rate": self.error_rate,
         }
-        arrays = {"topic_components": self.topics.components, "centres": self.centres}
+        arrays = {
+            "topic_components": self.topics.components,
+            "centres": self.centres,
+            "word_centres": self.word_centres,
+            **vars(self.belonging),
+        }
         schema.write_group(group, "model", arrays, attrs)
 
     @classmethod
     def load(cls, group: zarr.Group) -> Model:
         """Read what `save` wrote."""
         attrs = dict(group.attrs)
-        components, centres = (np.asarray(group[n][...]) for n in ("topic_components", "centres"))  # type: ignore[index]
+
+        def array(name: str) -> NDArray[np.float64]:
+            return np.asarray(group[name][...])  # type: ignore[index]
+
         return cls(
             str(attrs["descriptor"]),
             np.asarray(attrs["vocabulary_of_word"], object),
             EncodeSettings(**attrs["masses"]),  # type: ignore[arg-type]
-            TopicModel(components, float(attrs["doc_topic_prior"])),  # type: ignore[arg-type]
-            centres,
-            float(attrs["limit"]),  # type: ignore[arg-type]
+            TopicModel(array("topic_components"), float(attrs["doc_topic_prior"])),  # type: ignore[arg-type]
+            array("centres"),
+            array("word_centres"),
+            Belonging(array("spread"), array("usual"), array("scores")),
+            float(attrs["error_rate"]),  # type: ignore[arg-type]
         )
+
+
+def _known(far: NDArray[np.float64] | None, n_volumes: int) -> NDArray[np.float64]:
+    """Distances from words; zeros, at which nothing is strange, where nobody knows them."""
+    return np.zeros((n_volumes, len(VOCABULARIES))) if far is None else np.asarray(far, dtype=np.float64)

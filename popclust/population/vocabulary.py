@@ -17,6 +17,8 @@ from popclust.settings import VocabularySettings
 VOCABULARIES = ("haralick", "micro_sift", "macro_sift")
 """The three vocabularies, in the order in which their words are concatenated."""
 
+_BLOCK = 1024
+"""Features whose distances to all words are held at once."""
 _LIMIT = 4.0
 """Scaled features are cut here, in units of the robust spread: one metal clip must not own a word."""
 
@@ -99,6 +101,16 @@ class FeatureScaling:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """The nearest words of some features."""
+
+    word: NDArray[np.intp]
+    """(n,) index of the word."""
+    distance: NDArray[np.float32]
+    """(n,) Euclidean distance to it, in the scaled space."""
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Visual words: centres in the scaled space of features and positions."""
 
@@ -109,20 +121,30 @@ class Vocabulary:
     centres: NDArray[np.float32]
     """(word, d + 3) centres."""
 
+    def nearest(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> Nearest:
+        """The nearest word of each feature, the lower index on ties, and how far it is."""
+        word = np.empty(len(features), dtype=np.intp)
+        squared = np.empty(len(features), dtype=np.float32)
+        half_norms = 0.5 * np.einsum("wd,wd->w", self.centres, self.centres)
+        minus = np.ascontiguousarray(-self.centres.T)
+        table = np.empty((min(_BLOCK, len(features)), len(self.centres)), dtype=np.float32)
+        for start in range(0, len(features), _BLOCK):  # a block's table of distances stays in the cache
+            stop = min(len(features), start + _BLOCK)
+            rows = self.scaling.apply(features[start:stop], positions_mm[start:stop])
+            half = table[: stop - start]
+            np.matmul(rows, minus, out=half)
+            half += half_norms
+            word[start:stop] = half.argmin(axis=1)
+            least = half[np.arange(stop - start), word[start:stop]]
+            squared[start:stop] = 2 * least + np.einsum("nd,nd->n", rows, rows)
+        return Nearest(word, np.sqrt(np.maximum(squared, 0)))
+
     def words(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.intp]:
         """The nearest word (n,) of each feature; the lower index on ties."""
-        rows = self.scaling.apply(features, positions_mm)
-        half_norms = 0.5 * np.einsum("wd,wd->w", self.centres, self.centres)
-        out = np.empty(len(rows), dtype=np.intp)
-        for start in range(0, len(rows), 8192):  # bounds the (rows, words) table
-            block = rows[start : start + 8192]
-            out[start : start + 8192] = np.argmin(half_norms - block @ self.centres.T, axis=1)
-        return out
+        return self.nearest(features, positions_mm).word
 
     def counts(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.int64]:
         """How many features fall on each word, (word,)."""
-        if len(features) == 0:
-            return np.zeros(len(self.centres), dtype=np.int64)
         return np.bincount(self.words(features, positions_mm), minlength=len(self.centres))
 
     def save(self, group: zarr.Group) -> None:

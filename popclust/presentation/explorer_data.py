@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from popclust.errors import InputError
-from popclust.population.groupings import Groupings
+from popclust.population.groupings import Groupings, read_groupings
 from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values, in_steps
 from popclust.presentation.figures import map_of_population
 from popclust.presentation.maps import MIN_MAP_VOLUMES
 from popclust.presentation.profiles import odds_ratio_text
 from popclust.presentation.slices import Tile
 from popclust.presentation.style import FAINT, RED, group_colour, group_marker, natural_key
-from popclust.presentation.view import StudyView, read_groupings, read_store, read_view
+from popclust.presentation.view import StudyView, read_store, read_view
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -68,10 +68,9 @@ def read_explored(study: Study) -> Explored:
     share = topics["topic_of_volume"].sel(volume=volumes["volume_id"].astype(object).to_numpy()).to_numpy()
     volumes["topic"] = [f"topic {t}" for t in share.argmax(axis=1)]
     has_term, names = _terms(view, volumes["volume_id"])
-    groupings = read_groupings(study)
-    if groupings is None:
+    if not study.exists("groupings.zarr", "zarr.json"):
         raise InputError(f"{study.url}: groupings.zarr is missing; `popclust run {study.url}` makes it")
-    return Explored(view, volumes, share, has_term, names, groupings)
+    return Explored(view, volumes, share, has_term, names, read_groupings(study))
 
 
 def clusters_of(explored: Explored, grouping: Grouping) -> pd.DataFrame:

@@ -257,6 +257,7 @@ def _profiles(view: StudyView, associations: pd.DataFrame) -> Iterator[Drawn]:
             word_share=word_share[own].mean(axis=0),
             word_share_all=word_share.mean(axis=0),
             vocabulary_of_word=vocabulary,
+            is_unstable=bool(view.groups.loc[own, "unstable"].any()),
             terms=terms,
             examples=tuple(pictures.values()),
         )
@@ -284,10 +285,11 @@ def _profile_caption(profile: GroupProfile) -> Caption:
         for way in (1, -1)
     )
     slices = f" Slices: {SLICE_WORDS}." if profile.examples else ""
+    shaken = "; unstable: it hardly comes back when all is learnt again" if profile.is_unstable else ""
     return Caption(
         name=f"group_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
-        caption=f"{profile.n_volumes:,} volumes. Terms mentioned more often: {more}. Less often: {less}.{slices}",
+        caption=f"{profile.n_volumes:,} volumes{shaken}. Terms mentioned more often: {more}. Less often: {less}.{slices}",
         alt=(
             f"Profile of group {profile.cluster}: topic {top} stands out with a mean share of "
             f"{profile.topic_share[top]:.2f}; terms mentioned more often: {more}; less often: {less}."

@@ -62,6 +62,8 @@ class GroupProfile:
     """From :func:`significant_terms`: columns of associations.parquet."""
     examples: tuple[Pictured, ...] = ()
     """The volumes nearest the group's centre."""
+    is_unstable: bool = False
+    """It hardly comes back when the chain is learnt again."""
 
 
 def word_shares(counts: NDArray[np.integer], vocabulary_of_word: NDArray) -> NDArray[np.float64]:
@@ -140,7 +142,7 @@ def _draw_topics(axes: Axes, profile: GroupProfile) -> None:
     topics = np.arange(len(profile.topic_share))
     axes.bar(topics, profile.topic_share, color=group_colour(profile.cluster), width=0.74)
     axes.hlines(profile.topic_share_all, topics - 0.45, topics + 0.45, color=INK, lw=1.4, label="population")
-    axes.set_title("topics")
+    axes.set_title("topics (this group is unstable)" if profile.is_unstable else "topics")
     axes.set_ylabel("mean share", fontsize=9)
     axes.yaxis.set_label_coords(-0.125, 0.5)
     axes.set_xlim(-0.7, len(topics) - 0.3)

@@ -94,6 +94,7 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         topics=_of(figures, "topic_"),
         words=_of(figures, "words_"),
         groups=content.group_rows(view),
+        how_grouped=content.how_grouped(view),
         associations=content.association_rows(view),
         trust=trust_rows(view.study) if len(view.criterion) else [],
         n_found=n_found,

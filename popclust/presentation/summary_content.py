@@ -12,13 +12,11 @@ import pandas as pd
 
 from popclust.presentation.profiles import odds_ratio_text, over_represented, p_text
 from popclust.presentation.view import StudyView
-from popclust.reported import with_outcomes
+from popclust.reported import AGREED, UNSTABLE, with_outcomes
 from popclust.settings import Settings, field_docs
 
 MAX_ROWS = 300
 """Rows of a table on the page; the study's tables hold all."""
-UNSTABLE = 0.5
-"""Groups that come back less than this under other seeds are called unstable."""
 
 _PATHS = {
     *("ingest.sources", "ingest.key_file", "atlas.volume", "atlas.templates", "normalize.given_folder"),
@@ -60,9 +58,9 @@ class GroupRow:
     n_patients: int
     """Patients in it."""
     stability: float | None
-    """Mean Jaccard overlap with its best match under other seeds; None with a single seed."""
+    """Mean Jaccard overlap with its best match in runs of the chain, or under other seeds; None with a single one."""
     is_unstable: bool
-    """It comes back less than :data:`UNSTABLE`."""
+    """It comes back less than `reported.UNSTABLE`."""
     terms: str
     """Terms mentioned more often."""
 
@@ -136,6 +134,22 @@ def verdict(view: StudyView) -> str:
     """The result in one or two sentences: how far it stands comes first."""
     if view.reported is None or view.groups.empty:
         return "No groups have been formed yet."
+    return _whether_groups(view) + _found(view)
+
+
+def _whether_groups(view: StudyView) -> str:
+    """What comes first of all: that there are no groups, or that some of them hardly come back."""
+    if view.record.get("has_groups") is False:
+        return (
+            f"No groups: one population that is cut into {view.n_groups} pieces is as compact as these "
+            f"{len(view.groups):,} volumes. "
+        )
+    unstable = int(view.groups.groupby("cluster")["unstable"].any().sum())
+    return f"{unstable} of {view.n_groups} groups hardly come back when all is learnt again. " if unstable else ""
+
+
+def _found(view: StudyView) -> str:
+    """What was found of the groups, whether or not there are any."""
     tests = view.reported_associations()
     if tests.empty:
         return (
@@ -302,10 +316,27 @@ def _warnings(view: StudyView) -> list[Banner]:
     stability = view.groups["stability"].mean()
     if stability < UNSTABLE:
         texts.append(
-            f"The groups change with the seed: a group overlaps its best match under other seeds by {stability:.2f} "
+            f"The groups change with the seed: a group overlaps its best match in other runs by {stability:.2f} "
             "on average (Jaccard)."
         )
     return [Banner("warning", text) for text in texts]
+
+
+def how_grouped(view: StudyView) -> str:
+    """How the reported groups began, and what their stability is measured on."""
+    if view.reported is None:
+        return ""
+    n_runs = view.study.settings.repeat.n_runs
+    if view.reported.seed != AGREED:
+        return (
+            f"seed {view.reported.seed}; group 0 is the largest. Stability is the mean Jaccard overlap of a group with "
+            "its best match under the other seeds of the last step alone"
+        )
+    return (
+        f"begun with what {n_runs} runs of the whole chain agree on; group 0 is the largest. Stability is the mean "
+        "Jaccard overlap of a group with its best match in those runs, each of which learnt words, topics, K and "
+        f"groups again from {view.study.settings.repeat.share:.0%} of the patients"
+    )
 
 
 def _notes(view: StudyView) -> list[Banner]:

@@ -58,6 +58,27 @@ def _predicted(table: pd.DataFrame) -> str:
     return f"Balanced accuracy across patients: {', '.join(rows)}."
 
 
+def _structure(table: pd.DataFrame) -> str:
+    row = table.iloc[0]
+    if pd.isna(row["has_groups"]):
+        return "Not asked."
+    said = "Yes" if row["has_groups"] else "No"
+    return (
+        f"{said}: of populations of one kind that are cut into {row['n_clusters']}, scanners aside, a share of "
+        f"{row['p_value']:.2g} is as compact."
+    )
+
+
+def _repeats(table: pd.DataFrame) -> str:
+    numbers = table["n_clusters"].value_counts().sort_index()
+    chosen = ", ".join(f"{n} in {times}" for n, times in numbers.items())
+    among = "" if table["others"].isna().all() else f", and with each other by {table['others'].mean():.2f}"
+    return (
+        f"{len(table)} runs of the chain agree with the groups reported by {table['agreement'].mean():.2f} "
+        f"(adjusted Rand index, mean){among}; K was {chosen}."
+    )
+
+
 def _power(table: pd.DataFrame) -> str:
     finite = table.loc[table["odds_ratio_above"] < float("inf"), "odds_ratio_above"]
     if finite.empty:
@@ -82,6 +103,8 @@ def _readable(name: str) -> str:
 
 
 _ANSWERS = (
+    ("structure", "Are there groups at all?", _structure),
+    ("repeats", "Do the groups come back when all is learnt again?", _repeats),
     ("gate", "Could they be the scanner?", _technical),
     ("gate", "Could they be age or sex?", _personal),
     ("split_half", "Do they hold on patients that did not choose K?", _split_half),

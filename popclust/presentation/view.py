@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from popclust import schema
 from popclust.population.clustering import matrix_of
-from popclust.population.groupings import Groupings
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -93,12 +92,6 @@ def read_view(study: Study) -> StudyView:
 def read_or_empty(study: Study, name: str) -> pd.DataFrame:
     """A table of the study, without rows where it is not made yet."""
     return study.read_table(name) if study.exists(f"{name}.parquet") else schema.empty_table(name)
-
-
-def read_groupings(study: Study) -> Groupings | None:
-    """All groupings of the study, None where there are none yet."""
-    dataset = read_store(study, "groupings")
-    return None if dataset is None else Groupings.from_dataset(dataset)
 
 
 def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ ORDER = (
     "encode",
     "topics",
     "cluster",
+    "repeat",
     "terms",
     "associate",
     "freeze",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,17 @@ from threadpoolctl import threadpool_limits
 from popclust.dataflow.stage import Stage, Work
 from popclust.errors import InputError
 from popclust.evaluation.associations import AssociationResult, associate_counted
+from popclust.evaluation.chain_runs import examine_runs, numbers_chosen
 from popclust.evaluation.confounders import confounder_variables
 from popclust.evaluation.counting import CountedPopulation, ReportTerms, count_population, minimum_count
 from popclust.evaluation.permutation import null_criterion
+from popclust.evaluation.structure import examine_structure
 from popclust.evaluation.validity import examine
 from popclust.parts import Made
+from popclust.population.clustering import matrix_of
 from popclust.population.duplicates import one_id_per_person
-from popclust.population.groupings import Groupings
-from popclust.reported import Grouping
+from popclust.population.groupings import Groupings, read_groupings, read_repeats, runs_of
+from popclust.reported import AGREED, UNSTABLE, Grouping
 from popclust.reports.measured_errors import measured_errors
 from popclust.schema import TABLES
 from popclust.study import Study
@@ -54,16 +57,16 @@ def null_of_criterion(study: Study, first: int, last: int) -> NDArray[np.int32]:
 
 def run_tests(study: Study, nulls: Sequence[NDArray[np.int32]]) -> Mapping[str, Any]:
     """Write associations.parquet, criterion.parquet, validity/ and the reported clusters.parquet."""
-    population = counted_population(study)
+    population, settings = counted_population(study), study.settings.associate
     null = np.concatenate(nulls) if nulls else None
-    result = associate_counted(population, study.settings.associate, null)
+    result = associate_counted(population, settings, null)
     study.write_table("associations", result.associations)
     study.write_table("criterion", result.criterion)
     _examine(study, population, result)
     reported = result.reported
     return {
-        **_report(study, reported),
-        "min_term_count": minimum_count(study.settings.associate, population.n_units),
+        **_report(study, reported, lambda runs: numbers_chosen(counted_population(study, groupings=runs), settings)),
+        "min_term_count": minimum_count(settings, population.n_units),
         "Q": int(result.criterion.loc[reported.rows(result.criterion), "Q"].iloc[0]),
         "n_units": population.n_units,
         "n_tested_terms": len(population.term_id),
@@ -88,21 +91,25 @@ def choose_without_reports(study: Study) -> Mapping[str, Any]:
             "(see [cluster] descriptors)"
         )
     stability = pd.Series(groupings.stability[own].mean(axis=1), index=groupings.grid.loc[own, "n_clusters"])
+    agreed = (groupings.grid.loc[own, "seed"] == AGREED).to_numpy()
+    stability = stability[agreed] if agreed.any() else stability
     by_number = stability.groupby(level=0).mean().round(6).fillna(0.0)
     n_clusters = int(by_number.index[int(by_number.to_numpy().argmax())])
     reported = Grouping(descriptor, n_clusters, int(groupings.grid.loc[own, "seed"].min()))
-    return {**_report(study, reported), "Q": None, "n_units": 0, "n_tested_terms": 0}
+    return {
+        **_report(study, reported, lambda runs: [n_clusters] * runs.grid["seed"].nunique()),
+        "Q": None,
+        "n_units": 0,
+        "n_tested_terms": 0,
+    }
 
 
-def read_groupings(study: Study) -> Groupings:
-    """All groupings of the study."""
-    return Groupings.from_dataset(study.read_dataset("groupings"))
-
-
-def counted_population(study: Study, minimum: int | None = None) -> CountedPopulation:
+def counted_population(
+    study: Study, minimum: int | None = None, groupings: Groupings | None = None
+) -> CountedPopulation:
     """The units of the tests, one person under two patient_ids being one, from the study's tables.
 
-    `minimum` stands in place of the settings' minimum count of a term.
+    `minimum` stands in place of the settings' minimum count of a term, `groupings` in place of those of the study.
 
     Raises
     ------
@@ -118,7 +125,7 @@ def counted_population(study: Study, minimum: int | None = None) -> CountedPopul
     if minimum is not None:
         settings = replace(settings, min_term_count=minimum)
     return count_population(
-        read_groupings(study),
+        groupings or read_groupings(study),
         ReportTerms(present, labels),
         has_report,
         one_id_per_person(cohort["patient_id"], study.read_table("duplicates")),
@@ -128,10 +135,38 @@ def counted_population(study: Study, minimum: int | None = None) -> CountedPopul
     )
 
 
-def _report(study: Study, reported: Grouping) -> dict[str, Any]:
-    study.write_table("clusters", read_groupings(study).table(reported))
+def _report(study: Study, reported: Grouping, numbers: Callable[[Groupings], Sequence[int]]) -> dict[str, Any]:
+    """Write the reported groups, and how they come back in the runs of the chain, each with its own K."""
+    clusters, repeats = read_groupings(study).table(reported), read_repeats(study)
+    settings, record = study.settings.associate, dict[str, Any]()
+    if repeats is not None:
+        runs = runs_of(repeats, reported.descriptor)
+        found = examine_runs(
+            clusters["cluster"].to_numpy(), runs, numbers(runs), repeats.learnt.values.sum(axis=1).tolist()
+        )
+        clusters = clusters.assign(stability=found.stability, unstable=found.stability < UNSTABLE)
+        study.write_table("validity/repeats", found.table)
+        record = {"chain_agreement": round(float(found.table["others"].mean()), 6)}
+    study.write_table("clusters", clusters)
+    record |= _examine_structure(study, reported)
+    unstable = sorted(set(clusters.loc[clusters["unstable"], "cluster"].tolist()))
+    record |= {**vars(reported), "unit": settings.unit, "min_term_count": settings.min_term_count}
+    return record | {"n_unstable": len(unstable)}
+
+
+def _examine_structure(study: Study, reported: Grouping) -> dict[str, Any]:
+    """Write validity/structure.parquet: whether there are groups at all."""
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
+    # looked for in the words, whatever the groups were formed on: topics bend one population towards their corners
+    matrix = matrix_of("concatenated", words, topics, study.settings.encode)
+    cohort = study.read_table("cohort").set_index("volume_id").reindex(words.volume.values)
+    scanner = (cohort["manufacturer"].fillna("") + " " + cohort["model"].fillna("")).to_numpy(str)
     settings = study.settings.associate
-    return {**vars(reported), "unit": settings.unit, "min_term_count": settings.min_term_count}
+    with threadpool_limits(1):
+        found = examine_structure(matrix, reported.n_clusters, scanner, settings.n_one_kind, settings.seed)
+    row = {**vars(reported), **vars(found), "has_groups": found.has_groups}
+    study.write_table("validity/structure", pd.DataFrame([row]))
+    return {"has_groups": found.has_groups}
 
 
 def _examine(study: Study, population: CountedPopulation, result: AssociationResult) -> None:
@@ -147,12 +182,13 @@ def _examine(study: Study, population: CountedPopulation, result: AssociationRes
 
 STAGE = Stage(
     name="associate",
-    version=7,
+    version=8,
     title="test associations",
     sections=("associate",),
-    reads=("cluster", "terms", "topics", "ingest", "duplicates", "normalize"),
+    reads=("cluster", "repeat", "terms", "topics", "ingest", "duplicates", "normalize"),
     build_needs=lambda known: [
         known.marker("cluster"),
+        known.marker("repeat"),
         known.marker("terms"),
         known.output("ingest"),
         known.output("duplicates"),

@@ -6,10 +6,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from popclust.dataflow.learning import minibatch_centres
+from popclust.dataflow.learning import fit_of_groups
 from popclust.dataflow.stage import Stage, Work
 from popclust.parts import Made
-from popclust.population.clustering import BASELINE, exact_kmeans, group_over_seeds, matrix_of, numbers_of_clusters
+from popclust.population.clustering import BASELINE, group_over_seeds, matrix_of, numbers_of_clusters
 from popclust.population.groupings import Groupings
 from popclust.study import Study
 
@@ -26,8 +26,7 @@ def group(study: Study, descriptor: str, n_clusters: int) -> Groupings:
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
     matrix = matrix_of(descriptor, words, topics, study.settings.encode)
     settings = study.settings.cluster
-    is_exact = settings.engine == "exact" or (settings.engine == "auto" and len(matrix) <= settings.exact_limit)
-    fit = exact_kmeans if is_exact else minibatch_centres
+    fit = fit_of_groups(settings, len(matrix))
     with threadpool_limits(1):
         table = group_over_seeds(matrix, words.volume.values.tolist(), descriptor, n_clusters, settings, fit)
     return Groupings.from_table(table)

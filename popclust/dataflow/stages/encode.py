@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 
 from popclust.dataflow.stage import Known, Stage, Work, each
 from popclust.parts import Made
@@ -24,14 +27,19 @@ def needs(known: Known) -> dict[str, list[str]]:
 
 def encode(study: Study, volume_id: str) -> Made:
     """Count the visual words of one volume."""
+    words, rows = vocabularies_of(study), read_rows(study, volume_id)
+    found = {name: words[name].nearest(values, positions) for name, (values, positions) in rows.items()}
+    counts = {name: np.bincount(near.word, minlength=len(words[name].centres)).tolist() for name, near in found.items()}
+    far = {name: round(float(near.distance.mean()), 6) if len(near.distance) else 0.0 for name, near in found.items()}
+    zones = np.asarray(study.open_group("features", f"{volume_id}.zarr")["zones"][...])  # type: ignore[index]
+    return Made({**counts, "zones": zones.tolist(), "far": far})
+
+
+def read_rows(study: Study, volume_id: str) -> dict[str, tuple[NDArray, NDArray]]:
+    """Features (n, d) of one volume and their positions (n, 3) in the atlas, by vocabulary."""
     group = study.open_group("features", f"{volume_id}.zarr")
     features = {name: np.asarray(group[name][...]) for name in _FEATURES}  # type: ignore[index]
-    is_micro = features["diameter_mm"] <= study.settings.sift.micro_macro_mm
-    words = vocabularies_of(study)
-    rows = rows_of_vocabularies(features, is_micro)
-    counts = {name: words[name].counts(values, positions).tolist() for name, (values, positions) in rows.items()}
-    zones = np.asarray(group["zones"][...])  # type: ignore[index]
-    return Made({**counts, "zones": zones.tolist()})
+    return rows_of_vocabularies(features, features["diameter_mm"] <= study.settings.sift.micro_macro_mm)
 
 
 def gather(work: Work) -> Made:
@@ -52,6 +60,11 @@ def gather(work: Work) -> Made:
     return Made({"n_volumes": len(records), "n_words": len(vocabulary_of_word)})
 
 
+def far_of(records: Mapping[str, Mapping[str, Any]]) -> NDArray[np.float64]:
+    """(volume, vocabulary) mean distances of features from their nearest words, from the stage's records."""
+    return np.array([[r["far"][name] for name in VOCABULARIES] for r in records.values()])
+
+
 def vocabularies_of(study: Study) -> dict[str, Vocabulary]:
     """The study's vocabularies, or the frozen model's; read once per process for as long as they stay."""
     return _vocabularies(study.learnt_path("vocabulary"), study.learnt_marker("vocabulary"))
@@ -64,7 +77,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=2,
+    version=3,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,

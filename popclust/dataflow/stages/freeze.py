@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from popclust.dataflow import frozen
 from popclust.dataflow.stage import Stage, Work
+from popclust.dataflow.stages.encode import far_of
 from popclust.parts import Made
 from popclust.population.model import Model
 from popclust.population.topics import TopicModel
@@ -24,7 +25,16 @@ def freeze(study: Study) -> Mapping[str, Any]:
     topic_model = TopicModel(topics.components.values, float(topics.attrs["doc_topic_prior"]))
     masses, descriptor = study.settings.encode, reported.grouping.descriptor
     with threadpool_limits(1):
-        model = Model.frozen(descriptor, words.counts.values, words.vocabulary.values, masses, topic_model, cluster)
+        model = Model.frozen(
+            descriptor,
+            words.counts.values,
+            words.vocabulary.values,
+            masses,
+            topic_model,
+            cluster,
+            far_of(study.records("encode", words.volume.values.tolist())),
+            study.settings.freeze.error_rate,
+        )
     model.save(study.open_group("model", "groups.zarr", mode="w"))
     return {"digest": frozen.seal(study), "n_clusters": reported.grouping.n_clusters}
 
@@ -36,10 +46,10 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="freeze",
-    version=1,
+    version=2,
     title="freeze the model",
-    sections=("encode",),
-    reads=("atlas", "vocabulary", "topics", "associate"),
+    sections=("encode", "freeze"),
+    reads=("atlas", "vocabulary", "encode", "topics", "associate"),
     build_needs=lambda known: [known.marker(s) for s in ("atlas", "vocabulary", "topics", "associate")],
     build=build,
     results=("model",),
