@@ -306,6 +306,7 @@ def _issues(crate: Path) -> list[str]:
         rocrate_uri=str(crate),
         profile_identifier="workflow-run-crate",
         requirement_severity=models.Severity.REQUIRED,
+        no_cache=True,  # a database that it would leave open
     )
     return [str(i.message) for i in services.validate(settings).get_issues(models.Severity.REQUIRED)]
 
