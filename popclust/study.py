@@ -91,6 +91,9 @@ class Study:
             raise InputError(f"{path}: cannot be written ({error.strerror}); name a place you may write") from None
         return cls.open(url)
 
+    def __repr__(self) -> str:
+        return f"<Study {self.url}>"
+
     def with_settings(self, section: str, **changes: Any) -> Study:
         """The same study under other settings of one section; study.toml stays as it is."""
         changed = replace(getattr(self.settings, section), **changes)

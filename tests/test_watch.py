@@ -191,7 +191,7 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             server.wait(30)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_in_jupyterlab_the_picture_moves_while_a_cell_below_draws(study: Study, tmp_path: Path):
     cells = [f"import popclust\nwatched = popclust.watch({study.url!r}, every_s=0.2)", "print('six times', 'seven')"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])

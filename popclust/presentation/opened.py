@@ -102,7 +102,7 @@ class ReportedInHand(Reported):
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedStudy(Study):
     """A study whose `reported` has figures too."""
 
@@ -118,6 +118,3 @@ class OpenedStudy(Study):
         found = super().reported
         known = {f.name: getattr(found, f.name) for f in fields(found)}
         return ReportedInHand(**known, figures=Figures(self))
-
-    def __repr__(self) -> str:
-        return f"<Study {self.url}>"
