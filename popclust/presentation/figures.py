@@ -287,7 +287,6 @@ def _profile_caption(profile: GroupProfile) -> Caption:
     shaken = "; unstable: it hardly comes back when all is learnt again" if profile.is_unstable else ""
     about = f"{profile.n_volumes:,} volumes{shaken}."
     slices = f" Slices: {SLICE_WORDS}." if profile.examples else ""
-    shaken = "; unstable: it hardly comes back when all is learnt again" if profile.is_unstable else ""
     return Caption(
         name=f"group_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
