@@ -17,6 +17,7 @@ from PIL import Image
 
 from popclust.presentation import first_screen
 from popclust.presentation import summary_content as content
+from popclust.presentation.banners import banners
 from popclust.presentation.captions import Caption, read_captions
 from popclust.presentation.figures import funnel_of
 from popclust.presentation.trust import trust_rows
@@ -85,7 +86,7 @@ def render(view: StudyView, run_card: Mapping[str, Any], figures: Mapping[str, E
         standing=first_screen.standing(view),
         population=first_screen.population(view),
         made_on=first_screen.made_on(run_card),
-        banners=content.banners(view),
+        banners=banners(view),
         funnel=funnel,
         losses=funnel.losses[: content.MAX_ROWS],
         figures=figures,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,16 +23,6 @@ _PATHS = {
     *("terms.reports", "terms.lexicon"),
 }
 """Settings whose values are places outside the study: they may name patients, so the page does not show them."""
-
-
-@dataclass(frozen=True)
-class Banner:
-    """One line that nobody should miss."""
-
-    level: Literal["warning", "note"]
-    """How loud."""
-    text: str
-    """The line."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +165,10 @@ def _standing(view: StudyView, found: pd.DataFrame, n_terms: int) -> str:
         )
     linked = f"{groups} of {view.n_groups} groups with {terms} of {n_terms:,} terms tested"
     if view.gate is None:
-        return f"{_counted(len(found), 'significant association')} link {linked}."
+        return f"{n_of(len(found), 'significant association')} link {linked}."
     outcomes = view.gate["outcome"].value_counts()
     survive, explained, unknown = (int(outcomes.get(o, 0)) for o in ("survives", "explained away", "cannot tell"))
-    counted = _counted(len(found), "significant association")
+    counted = n_of(len(found), "significant association")
     others = f"{explained:,} are explained away, of {unknown:,} one cannot tell"
     if not survive:
         return (
@@ -198,12 +188,6 @@ def selected_p_value(view: StudyView) -> float | None:
         return None
     value = view.criterion.loc[view.reported.rows(view.criterion), "p_value_selected"]
     return None if value.empty or pd.isna(value.iloc[0]) else float(value.iloc[0])
-
-
-def banners(view: StudyView) -> list[Banner]:
-    """Lines on top of the page: warnings first."""
-    lines = [*_warnings(view), *_notes(view)]
-    return sorted(lines, key=lambda b: b.level != "warning")
 
 
 def group_rows(view: StudyView) -> list[GroupRow]:
@@ -295,33 +279,6 @@ def readable(value: Any) -> str:
     return str(value) if value != "" else "none"
 
 
-def _warnings(view: StudyView) -> list[Banner]:
-    texts = []
-    if view.study.settings.normalize.transforms == "given":
-        texts.append("Known transforms were given: nothing was registered.")
-    if n_quarantined := view.quarantine["volume_id"].nunique():
-        texts.append(
-            f"{_counted(n_quarantined, 'volume')} in quarantine: errors kept them out of this population. "
-            "popclust retry lets them try again."
-        )
-    if n_same := len({*view.duplicates["volume_a"], *view.duplicates["volume_b"]}):
-        texts.append(
-            f"{_counted(n_same, 'volume')} show a person who is in the cohort under another pseudonym too "
-            "(duplicates.parquet): the tests count such a person once, unless they count volumes."
-        )
-    p_value = selected_p_value(view)
-    has_found = bool((view.reported_associations()["p_holm"] <= view.alpha).any())
-    if has_found and p_value is not None and p_value > view.alpha:
-        texts.append(f"The associations may be chance: permuted reports give as many with p = {p_text(p_value)}.")
-    stability = view.groups["stability"].mean()
-    if stability < UNSTABLE:
-        texts.append(
-            f"The groups change with the seed: a group overlaps its best match in other runs by {stability:.2f} "
-            "on average (Jaccard)."
-        )
-    return [Banner("warning", text) for text in texts]
-
-
 def how_grouped(view: StudyView) -> str:
     """How the reported groups began, and what their stability is measured on."""
     if view.reported is None:
@@ -337,28 +294,6 @@ def how_grouped(view: StudyView) -> str:
         "Jaccard overlap of a group with its best match in those runs, each of which learnt words, topics, K and "
         f"groups again from {view.study.settings.repeat.share:.0%} of the patients"
     )
-
-
-def _notes(view: StudyView) -> list[Banner]:
-    n_grouped = len(view.groups)
-    n_without = n_grouped - int(view.groups["volume_id"].isin(set(view.reports["volume_id"])).sum())
-    texts = []
-    if view.reports.empty:
-        texts.append("No reports were given: the groups are not tested against findings.")
-    elif n_without:
-        texts.append(
-            f"{n_without:,} of {n_grouped:,} grouped volumes without a report: they shape the groups, but no test "
-            "counts them."
-        )
-    if not view.reports.empty and "min_term_count" in view.record:
-        unit = "patients" if view.record.get("unit") == "patient" else "volumes"
-        texts.append(
-            f"Minimum term count in force: {view.record['min_term_count']:,}. Terms that fewer {unit} with a report "
-            f"have were not tested; {view.record.get('n_tested_terms', 0):,} terms were."
-        )
-    if view.study.settings.summarize.show_examples:
-        texts.append("This page shows CT slices of patients: pass it on as you would pass on the images.")
-    return [Banner("note", text) for text in texts]
 
 
 def _association_row(row: Mapping[Any, Any]) -> AssociationRow:
@@ -402,5 +337,6 @@ def readable_variables(names: str) -> str:
     return ", ".join(n.replace("_", " ") for n in plain)
 
 
-def _counted(n: int, noun: str) -> str:
+def n_of(n: int, noun: str) -> str:
+    """A number and its noun, '1 volume' or '2 volumes'."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
