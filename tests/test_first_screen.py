@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from chromium import browser
 from made_study import MadeStudy, run_card, shared_study
-from test_summary import Page
+from test_summary import AXE, Page
 
 from popclust.cli import main
 from popclust.errors import InputError
@@ -18,6 +18,7 @@ from popclust.presentation import summary_content as content
 from popclust.presentation.banners import banners
 from popclust.presentation.summary import write_summary
 from popclust.presentation.view import StudyView, read_view
+from popclust.settings import Settings
 
 
 @pytest.fixture(scope="module")
