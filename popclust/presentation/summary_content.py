@@ -126,18 +126,15 @@ def verdict(view: StudyView) -> str:
     """The result in one or two sentences: how far it stands comes first."""
     if view.reported is None or view.groups.empty:
         return "No groups have been formed yet."
-    return _whether_groups(view) + _found(view)
-
-
-def _whether_groups(view: StudyView) -> str:
-    """What comes first of all: that there are no groups, or that some of them hardly come back."""
-    if view.record.get("has_groups") is False:
-        return (
-            f"No groups: one population that is cut into {view.n_groups} pieces is as compact as these "
-            f"{len(view.groups):,} volumes. "
-        )
+    pieces = view.n_groups
+    no_groups = (
+        f"No groups: one population that is cut into {pieces} pieces is as compact as these {len(view.groups):,} volumes. "
+        if view.record.get("has_groups") is False
+        else ""
+    )
     unstable = int(view.groups.groupby("cluster")["unstable"].any().sum())
-    return f"{unstable} of {view.n_groups} groups hardly come back when all is learnt again. " if unstable else ""
+    shaken = f" {unstable} of {pieces} groups hardly come back when all is learnt again." if unstable else ""
+    return no_groups + _found(view) + shaken
 
 
 def _found(view: StudyView) -> str:
