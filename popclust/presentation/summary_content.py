@@ -128,7 +128,7 @@ def verdict(view: StudyView) -> str:
         return "No groups have been formed yet."
     pieces = view.n_groups
     no_groups = (
-        f"No groups: one population that is cut into {pieces} pieces is as compact as these {len(view.groups):,} volumes. "
+        f"No groups: one population cut into {pieces} pieces is as compact as these {len(view.groups):,} volumes. "
         if view.record.get("has_groups") is False
         else ""
     )
