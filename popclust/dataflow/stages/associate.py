@@ -159,7 +159,8 @@ def _report(study: Study, reported: Grouping, numbers: Callable[[Groupings], Seq
 def _examine_structure(study: Study, reported: Grouping) -> dict[str, Any]:
     """Write validity/structure.parquet: whether there are groups at all."""
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
-    matrix = matrix_of(reported.descriptor, words, topics, study.settings.encode)
+    # looked for in the words, whatever the groups were formed on: topics bend one population towards their corners
+    matrix = matrix_of("concatenated", words, topics, study.settings.encode)
     cohort = study.read_table("cohort").set_index("volume_id").reindex(words.volume.values)
     scanner = (cohort["manufacturer"].fillna("") + " " + cohort["model"].fillna("")).to_numpy(str)
     settings = study.settings.associate
@@ -221,7 +222,7 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
 
 STAGE = Stage(
     name="associate",
-    version=9,
+    version=10,
     title="test associations",
     sections=("encode", "topics", "associate"),
     reads=("encode", "cluster", "repeat", "terms", "topics", "ingest", "duplicates", "normalize"),
