@@ -339,9 +339,8 @@ def test_in_a_real_browser(tmp_path: Path) -> None:
             choose(tab, "colour by", choice)
             looks = data.appearance(explored, data.clusters_of(explored, explored.view.reported), choice)
             wanted = [shortened(name, 30) for name in data.categories(looks)]
-            tab.wait_for(
-                f"JSON.stringify({LEGEND}.map((e) => e[0])) === {json.dumps(json.dumps(wanted, separators=(',', ':'), ensure_ascii=False))}"
-            )
+            names = json.dumps(json.dumps(wanted, separators=(",", ":"), ensure_ascii=False))
+            tab.wait_for(f"JSON.stringify({LEGEND}.map((e) => e[0])) === {names}")
             assert all(shortened(category, 30) == name for name, category in tab.evaluate(LEGEND))
         before = tab.evaluate(f"{IMAGES}.map(i => i.src)")
         choose(tab, "window", "bone")
