@@ -124,7 +124,7 @@ class FileHeader:
     instance: int | None = None
     """InstanceNumber."""
     acquired_at_s: float | None = None
-    """Seconds since midnight, from AcquisitionTime, else AcquisitionDateTime. (ContentTime is that of reconstruction.)"""
+    """Seconds since midnight, from AcquisitionTime, else AcquisitionDateTime; ContentTime is that of reconstruction."""
     facts: Facts = _SAYS_NOTHING
     """What it says of its series."""
     person: str = field(default="", compare=False)

@@ -206,7 +206,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=9,
+    version=10,
     title="read series",
     sections=("ingest",),
     needs=needs,
