@@ -76,7 +76,7 @@ def _from_zarr(dataset: xr.Dataset) -> pd.DataFrame:
         )
     frame = pd.DataFrame(np.asarray(dataset["vectors"], np.float64))
     frame.columns = frame.columns.astype(str)
-    return frame.assign(**{key: np.asarray(dataset[key]).astype(str)})
+    return frame.assign(**{key: [str(v) for v in dataset[key].values.tolist()]})
 
 
 def lined_up(table: pd.DataFrame, volume_id: Sequence[str], series_of_volume: Mapping[str, str]) -> ExternalVectors:
