@@ -54,6 +54,12 @@ STORES = {
         @ncc_of_templates correlation with the atlas by template
         @quality          the volume's row of quality.parquet, and more measures
     """,
+    "external": """
+        external.zarr
+        vectors of another tool, as groups are formed on them
+        vectors float64  volume,feature  -  mean 0, spread 1, divided by the root of the number of features
+        volume  string   volume          -  pseudonym of the series
+    """,
     "features": """
         features/<volume_id>.zarr
         what is sampled in a volume's lungs, with positions in the atlas

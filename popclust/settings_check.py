@@ -56,8 +56,13 @@ def _of_groups(settings: Settings) -> Iterator[Finding]:
     n_max = cluster.n_clusters_max
     yield "cluster.n_clusters_min", cluster.n_clusters_min <= n_max, f"not be above n_clusters_max = {n_max}"
     formed = ", ".join(map(repr, cluster.descriptors))
-    is_formed = descriptor in ("best", *cluster.descriptors)
-    yield "associate.descriptor", is_formed, f"be 'best' or among cluster.descriptors ({formed})"
+    is_formed = descriptor in ("best", *cluster.descriptors) or (descriptor == "external" and bool(cluster.external))
+    yield (
+        "associate.descriptor",
+        is_formed,
+        f"be 'best' or among cluster.descriptors ({formed})"
+        + ("; 'external' where cluster.external names its vectors" if descriptor == "external" else ""),
+    )
     massless = [d for d in cluster.descriptors if not _mass(d, settings.encode)]
     yield "cluster.descriptors", not massless, f"leave out {', '.join(massless)}, to which encode gives no mass"
 

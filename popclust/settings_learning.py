@@ -104,6 +104,9 @@ class ClusterSettings:
         "lda",
     )
     """Volume descriptors compared."""
+    external: Annotated[str, PLACE] = ""
+    """Vectors of another tool as one more descriptor, `external`: Parquet, CSV, TSV or zarr with volume_id or
+    series_instance_uid and features. Reported only if [associate] descriptor asks for it."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class TermsSettings:
 class AssociateSettings:
     """Which groups mean something."""
 
-    descriptor: Literal["haralick", "sift", "concatenated", "lda", "best"] = "lda"
+    descriptor: Literal["haralick", "sift", "concatenated", "lda", "best", "external"] = "lda"
     """Descriptor that is reported (the paper's: lda)."""
     choose_by: ChosenBy = "prediction"
     """'prediction': the fewest groups that foretell left-out reports as well as the best number, within a standard

@@ -46,6 +46,8 @@ class IngestSettings:
 
     sources: Annotated[tuple[Text, ...], PLACE] = ()
     """Folders or files with DICOM series, NIfTI, MetaImage or NRRD volumes; relative to study.toml."""
+    sidecar: Annotated[str, PLACE] = ""
+    """Table (CSV, Parquet) that says of volume files what their format cannot: file, patient, kernel, age_years ..."""
     key_file: Annotated[str, PLACE] = ""
     """Secret key of the pseudonyms, kept outside the study; empty: beside it, in <study>.secret/."""
     max_slice_thickness_mm: Millimetres = 3.0

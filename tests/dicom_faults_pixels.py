@@ -92,6 +92,7 @@ for _syntax in SYNTAXES:
 in_stream("jpeg_2000_bits_declared_sixteen", "exact", "jpeg_2000", _as_is, BitsStored=16, HighBit=15)
 in_stream("jpeg_ls_bits_declared_sixteen", "exact", "jpeg_ls", _as_is, BitsStored=16, HighBit=15)
 in_stream("jpeg_ls_declared_of_another_size", "unreadable_pixels", "jpeg_ls", _as_is, Rows=16)
+in_stream("jpeg_lossless_in_words_of_64_bits", "unreadable_pixels", "jpeg_lossless", _as_is, BitsAllocated=64)
 in_stream("jpeg_2000_declared_of_another_size", "unreadable_pixels", "jpeg_2000", _as_is, Columns=64)
 
 

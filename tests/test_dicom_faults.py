@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dicom_faults_acquisition  # noqa: F401 - they register their faults
+import dicom_faults_geometry  # noqa: F401
 import dicom_faults_identity  # noqa: F401
 import dicom_faults_pictures  # noqa: F401
 import dicom_faults_pixels  # noqa: F401

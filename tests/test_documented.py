@@ -57,7 +57,7 @@ def test_every_command_is_understood(page: str, command: str):
 def _spelled_out(command: str) -> Iterator[list[str]]:
     """A line of a page as it is typed: one of several names, with and without what is optional."""
     command = command.replace("\\|", "|").replace("...", "").partition(" #")[0]
-    command = re.sub(r"\bN\b", "3", command).replace("--only PART", "--only tables")
+    command = re.sub(r"\b[NW]\b", "3", command).replace("--only PART", "--only tables")
     command = re.sub(r"\bSTAGE\b|--stage S\b", lambda m: "topics" if m[0] == "STAGE" else "--stage topics", command)
     whole = command.replace("[", "").replace("]", "")
     bare = re.sub(r"\[[^]]*\]", "", command)

@@ -8,6 +8,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dicom_writer import ANYTHING, KEY, enhanced_dataset, numbered, save, series_datasets, uid
@@ -224,3 +225,23 @@ def test_voxels_beside_a_header(header: str, text: str, data: str, tmp_path: Pat
     assert mended != first
     voxels.unlink()
     assert prints(tmp_path, folder)[name] not in (first, mended)
+
+
+def test_series_of_one_slice_each_are_one_series(tmp_path: Path) -> None:
+    def own_uid(index: int, ds: Dataset) -> None:
+        ds.SeriesInstanceUID, ds.FrameOfReferenceUID = uid(1, 70 + index), uid(1, 99)
+
+    hu = numbered((5, 2, 2))
+    save(series_datasets(hu), tmp_path / "export", edit=own_uid)
+    index = index_in(tmp_path)
+    _, table = run(index, tmp_path / "export")
+    (name,) = table.frame()["volume_id"]
+    assert table.frame()["n_images"].tolist() == [5]
+    read = index.series_files(name)
+    assert volume_id_of(read, KEY) == name
+    volume = read_series(read, ANYTHING, KEY).volume
+    assert volume is not None
+    np.testing.assert_array_equal(volume.voxels, hu)
+    assert index.drop([name]) == [name]
+    assert not holding(tmp_path / "study.secret", uid(1, 72), name)
+    assert len(run(index, tmp_path / "export")[1]) == 0

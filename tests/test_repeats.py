@@ -178,6 +178,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Study:
     )
     study = made.study
     _write_features(study, made.planted)
+    study.write_table("duplicates", schema.empty_table("duplicates"))
     study.publish("terms", "made", Made({"n_volumes_with_report": 31}))
     work: Any = SerialWork(study)
     study.publish("repeat", "made", repeat.build(work))

@@ -21,6 +21,7 @@ from popclust.dataflow.learning import TrainingSample, fit_of_groups
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.stages.encode import read_rows, vocabularies_of
 from popclust.population.clustering import descriptor_matrix, group_by_centres, matrix_of, numbers_of_clusters
+from popclust.population.duplicates import one_id_per_person
 from popclust.population.nuisance import Nuisance
 from popclust.population.repeats import (
     N_LEADING,
@@ -50,7 +51,8 @@ def volumes_of(study: Study) -> NDArray[np.object_]:
 def learnt_volumes(study: Study, run: int) -> NDArray[np.bool_]:
     """(volume,) whether a run learns from it."""
     settings = study.settings.repeat
-    patients = study.read_table("cohort").set_index("volume_id")["patient_id"].reindex(volumes_of(study))
+    patients = study.read_table("cohort").set_index("volume_id")["patient_id"]
+    patients = one_id_per_person(patients, study.read_table("duplicates")).reindex(volumes_of(study))
     return learnt_from(patients.tolist(), settings.share, settings.seed, run)
 
 

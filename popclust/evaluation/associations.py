@@ -23,9 +23,13 @@ from popclust.evaluation.odds_ratios import odds_ratio_intervals
 from popclust.evaluation.permutation import count_terms, countable, group_sizes, null_criterion
 from popclust.evaluation.prediction import as_good_as_best, gain_of_units
 from popclust.population.clustering import BASELINE
+from popclust.population.external import EXTERNAL
 from popclust.population.groupings import GRID, Groupings
 from popclust.reported import AGREED, Grouping
 from popclust.settings import AssociateSettings
+
+_NEVER_CHOSEN = (BASELINE, EXTERNAL)
+"""Descriptors that 'best' does not choose among."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ def criterion_table(
     descriptor = criterion.groupby(codes)["descriptor"].first()
     chosen_among = pd.factorize(descriptor)[0]
     if settings.descriptor == "best":
-        chosen_among = (descriptor == BASELINE).to_numpy(np.int64)
+        chosen_among = pd.factorize(descriptor.where(descriptor.isin(_NEVER_CHOSEN), ""))[0]
     largest = np.stack([means[:, chosen_among == code].max(axis=1) for code in chosen_among], axis=1)
     criterion["Q_null_mean"] = means.mean(axis=0)[codes]
     criterion["Q_null_p95"] = np.percentile(means, 95, axis=0)[codes]
@@ -209,14 +213,16 @@ def reported_grouping(criterion: pd.DataFrame, descriptor: str, choose_by: str =
     The smallest K of those marked `is_candidate`; of its groupings the one that begins with what runs of the chain
     agree on, where there is one, or else the seed whose Q at that K is nearest the mean, the lowest on ties.
     For 'best' the descriptor whose K has the largest mean gain (with choose_by = 'Q': mean Q), the first by name on
-    ties; never the plain histograms.
+    ties; never the plain histograms or vectors of another tool.
 
     Raises
     ------
     InputError
         The criterion holds no row of this descriptor.
     """
-    is_wanted = criterion["descriptor"] != BASELINE if descriptor == "best" else criterion["descriptor"] == descriptor
+    is_wanted = (
+        ~criterion["descriptor"].isin(_NEVER_CHOSEN) if descriptor == "best" else criterion["descriptor"] == descriptor
+    )
     rows = criterion[is_wanted]
     if rows.empty:
         known = ", ".join(sorted(criterion["descriptor"].unique()))

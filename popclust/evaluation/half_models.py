@@ -24,6 +24,7 @@ from popclust.evaluation.replication import (
     safeguard_odds_ratio,
 )
 from popclust.population.clustering import descriptor_matrix, group_volumes
+from popclust.population.external import EXTERNAL
 from popclust.population.model import Model
 from popclust.population.topics import TopicModel, fit_topics, scale_counts
 from popclust.settings import AssociateSettings, EncodeSettings, TopicsSettings
@@ -53,6 +54,8 @@ class Learnable:
     """Masses."""
     topics: TopicsSettings
     """Of the topics."""
+    vectors: NDArray[np.float64] | None = None
+    """(volume, feature) vectors of another tool, where groups are of these."""
 
 
 def half_of_patients(patient: NDArray[np.object_], seed: int) -> NDArray[np.bool_]:
@@ -68,6 +71,9 @@ def learn_and_place(
     """Learn topics and groups on some volumes and place all (volume,); None where they are too few for K groups."""
     if learns.sum() < _MIN_PER_GROUP * n_clusters or not (~learns).any():
         return None
+    if descriptor == EXTERNAL and learnable.vectors is not None:
+        centres = group_volumes(learnable.vectors[learns], n_clusters, seed).centres
+        return np.asarray(np.linalg.norm(learnable.vectors[:, None] - centres[None], axis=2).argmin(axis=1), np.int64)
     words = learnable.vocabulary_of_word
     scaled = scale_counts(learnable.counts[learns], words, learnable.encode)
     nothing = TopicModel(np.ones((1, scaled.shape[1])), learnable.topics.doc_topic_prior)

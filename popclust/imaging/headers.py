@@ -52,7 +52,6 @@ _KEYWORDS = (
     "InstanceNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
-    "ContentTime",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     *KEYWORDS,
@@ -125,7 +124,7 @@ class FileHeader:
     instance: int | None = None
     """InstanceNumber."""
     acquired_at_s: float | None = None
-    """Seconds since midnight, from AcquisitionTime, else AcquisitionDateTime, else ContentTime."""
+    """Seconds since midnight, from AcquisitionTime, else AcquisitionDateTime; ContentTime is that of reconstruction."""
     facts: Facts = _SAYS_NOTHING
     """What it says of its series."""
     person: str = field(default="", compare=False)
@@ -281,7 +280,7 @@ def _texts(dataset: Dataset, elements: _Elements, keyword: str) -> list[str]:
 def _time_of(texts: Callable[[str], list[str]]) -> float | None:
     """Seconds since midnight."""
     whole = next(iter(texts("AcquisitionDateTime")), "")
-    for text in (*texts("AcquisitionTime")[:1], whole[8:].partition("+")[0], *texts("ContentTime")[:1]):
+    for text in (*texts("AcquisitionTime")[:1], whole[8:].partition("+")[0]):
         digits = text.replace(":", "").partition(".")[0]
         if len(digits) >= 4 and digits.isascii() and digits.isdecimal():
             seconds = finite([f"{digits[4:6] or 0}.{text.partition('.')[2][:6] or 0}"])

@@ -48,7 +48,9 @@ def volume_id_of(series: SeriesFiles, key: bytes) -> str:
     return pseudonym(key, "volume", series.identity)
 
 
-def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> IngestedSeries:
+def read_series(
+    series: SeriesFiles, settings: IngestSettings, key: bytes, told: SeriesDescription | None = None
+) -> IngestedSeries:
     """Read one series, and decide whether it is included.
 
     The voxels are read only if nothing in the headers excludes the series, which saves most of the reading in an
@@ -62,13 +64,15 @@ def read_series(series: SeriesFiles, settings: IngestSettings, key: bytes) -> In
         The rules.
     key : bytes
         The key of the pseudonyms.
+    told : SeriesDescription, optional
+        What a table says of a volume file, in place of a header.
 
     Returns
     -------
     IngestedSeries
         Nothing is raised for what is wrong with the files: it is among the record's reasons.
     """
-    plan = _plan(series, settings)
+    plan = _plan(series, settings, told)
     record = _record(series, plan, key)
     reasons = reasons_for_exclusion(record, settings)
     if reasons or plan.grid is None:
@@ -117,7 +121,7 @@ def content_hash(values: NDArray) -> str:
     return digest.hexdigest()
 
 
-def _plan(series: SeriesFiles, settings: IngestSettings) -> _Plan:
+def _plan(series: SeriesFiles, settings: IngestSettings, told: SeriesDescription | None = None) -> _Plan:
     """Everything that the headers tell; each part that fails adds a problem and leaves the rest."""
     problems = list(series.problems)
     description, grid, n_slices = SeriesDescription(), None, len(series.headers)
@@ -127,6 +131,7 @@ def _plan(series: SeriesFiles, settings: IngestSettings) -> _Plan:
         if series.format == "volume":
             shape = read_file_header(series.headers[0].path)
             grid, n_slices = shape.grid, shape.n_slices
+            description = told or description
         else:
             description = describe_dicom(series.headers[0].path)
             # Of an enhanced file the frames that were chosen count, not the first.

@@ -35,6 +35,10 @@ def stream_of(dataset: Dataset, syntax: str) -> Stream | None:
     """
     if syntax not in _JPEG | _JPEG_2000:
         return None
+    bits = int(dataset.BitsAllocated)
+    # gdcm ends the whole process where the sizes of words or the number of colours make no sense.
+    if bits not in (8, 16) or not 0 <= int(dataset.get("HighBit") or 0) < bits or int(dataset.SamplesPerPixel) != 1:
+        raise ValueError("no words of 8 or 16 bits")
     n_frames = int(dataset.get("NumberOfFrames") or 1)
     found = None
     for frame in generate_frames(dataset.PixelData, number_of_frames=n_frames):
@@ -44,6 +48,8 @@ def stream_of(dataset: Dataset, syntax: str) -> Stream | None:
         stream, rows, columns = _jpeg_2000(body) if syntax in _JPEG_2000 else _jpeg(body)
         if (rows, columns) != (dataset.Rows, dataset.Columns):
             raise ValueError("a frame is of another size than the header says")
+        if stream.bits > bits:
+            raise ValueError("a frame has more bits than its words")
         found = found or stream
     return found
 
@@ -51,7 +57,9 @@ def stream_of(dataset: Dataset, syntax: str) -> Stream | None:
 def _jpeg(body: bytes) -> tuple[Stream, int, int]:
     for marker, segment in _segments(body):
         if marker in _FRAMES:
-            bits, rows, columns = struct.unpack_from(">BHH", segment)
+            bits, rows, columns, n_colours = struct.unpack_from(">BHHB", segment)
+            if n_colours != 1:
+                raise ValueError("a frame has colours")
             return Stream(bits), rows, columns
     raise ValueError("a frame has no header")
 
@@ -72,6 +80,8 @@ def _jpeg_2000(body: bytes) -> tuple[Stream, int, int]:
     start = body.index(b"\xff\x4f\xff\x51")  # behind the boxes of a JP2 file, which some writers keep
     (width, height, left, top) = struct.unpack_from(">IIII", body, start + 8)
     depth = body[start + 42]
+    if body[start + 40 : start + 42] != b"\x00\x01":
+        raise ValueError("a frame has colours")
     _check_tiles(body, start)
     return Stream((depth & 0x7F) + 1, bool(depth >> 7)), height - top, width - left
 

@@ -15,6 +15,7 @@ DESCRIPTOR_TITLES = {
     "concatenated": "texture + shape",
     "lda": "LDA topics",
     "zones": "histograms of six zones",
+    "external": "vectors of another tool",
 }
 """What a descriptor is called in figures."""
 
@@ -24,6 +25,7 @@ _LINES = {
     "haralick": ("#009e73", "-.", "^"),
     "sift": ("#8a5a9e", ":", "D"),
     "zones": (MUTED, (0, (1, 2)), "x"),
+    "external": (INK, (0, (4, 1, 1, 1)), "v"),
 }
 
 

@@ -14,7 +14,7 @@ from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.imaging.volume import Volume
 from popclust.presentation.explorer_data import data_uri
 from popclust.presentation.pictures import read_lungs
-from popclust.presentation.slices import AXIS_OF_PLANE, WINDOWS_HU, Plane, slice_tile
+from popclust.presentation.slices import AXIS_OF_PLANE, WINDOWS_HU, Plane, middle_of_most, slice_tile
 from popclust.study import Study
 
 TILE_PX = 230
@@ -96,13 +96,9 @@ class VolumeViewer:
         if self.lungs is None or not self.lungs.voxels.any():
             return volume.shape[axis] // 2
         area = self.lungs.voxels.sum(axis=tuple(a for a in range(3) if a != axis))
-        place = (
-            self.lungs.origin_mm[axis]
-            + float(np.median(np.flatnonzero(area >= 0.95 * area.max()))) * (self.lungs.spacing_mm[axis])
-        )
-        return int(
-            np.clip(round((place - volume.origin_mm[axis]) / volume.spacing_mm[axis]), 0, volume.shape[axis] - 1)
-        )
+        place = self.lungs.origin_mm[axis] + middle_of_most(area) * self.lungs.spacing_mm[axis]
+        index = round((place - volume.origin_mm[axis]) / volume.spacing_mm[axis])
+        return int(np.clip(index, 0, volume.shape[axis] - 1))
 
     def _say(self, text: str) -> None:
         self.note.text = f"<p>{escape(text)}</p>" if text else ""

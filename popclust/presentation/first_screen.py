@@ -49,7 +49,7 @@ def standing(view: StudyView) -> list[Standing]:
     unstable = unstable_groups(view)
     if unstable is not None:
         n = int(found["cluster"].isin(unstable).sum())
-        meaning = f"Their group overlaps its best match under other seeds by less than {UNSTABLE:g}."
+        meaning = f"Their group overlaps its best match in other runs by less than {UNSTABLE:g}."
         rows.append(Standing(n, "in unstable groups", meaning, "open" if n else "good"))
     return rows
 

@@ -202,7 +202,7 @@ def _groups_said(n: Mapping[str, Any], s: Mapping[str, Any]) -> Iterator[str]:
     how = {
         "prediction": "by what the groups foretell of reports that were left out",
         "Q": "by the number of significant associations",
-    }[chosen]
+    }.get(chosen, f"by {chosen}")
     described = _DESCRIBED.get(n["descriptor"], n["descriptor"])
     yield (
         f"Volumes were grouped by k-means on {described} for K from {low} to at most {high} with "

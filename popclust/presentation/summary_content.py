@@ -20,7 +20,7 @@ MAX_ROWS = 300
 
 _PATHS = {
     *("ingest.sources", "ingest.key_file", "atlas.volume", "atlas.templates", "normalize.given_folder"),
-    *("terms.reports", "terms.lexicon"),
+    *("terms.reports", "terms.lexicon", "cluster.external"),
 }
 """Settings whose values are places outside the study: they may name patients, so the page does not show them."""
 

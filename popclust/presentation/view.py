@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from popclust import schema
 from popclust.population.clustering import matrix_of
+from popclust.population.external import EXTERNAL
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -97,6 +98,8 @@ def read_or_empty(study: Study, name: str) -> pd.DataFrame:
 def volume_descriptors(study: Study, descriptor: str, volume_ids: pd.Series) -> NDArray[np.float64]:
     """The (volume, feature) matrix that a descriptor's groups were formed on, in the order of `volume_ids`."""
     wanted = volume_ids.astype(object).to_numpy()
+    if descriptor == EXTERNAL:
+        return np.asarray(study.read_dataset("external").vectors.sel(volume=wanted), np.float64)
     words, topics = (study.read_dataset(name).sel(volume=wanted) for name in ("word_counts", "topics"))
     return matrix_of(descriptor, words, topics, study.settings.encode)
 

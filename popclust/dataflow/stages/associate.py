@@ -24,6 +24,7 @@ from popclust.evaluation.validity import examine
 from popclust.parts import Made
 from popclust.population.clustering import matrix_of
 from popclust.population.duplicates import one_id_per_person
+from popclust.population.external import EXTERNAL, external_vectors
 from popclust.population.groupings import Groupings, read_groupings, read_repeats, runs_of
 from popclust.reported import AGREED, UNSTABLE, Grouping
 from popclust.reports.measured_errors import measured_errors
@@ -141,7 +142,7 @@ def _report(study: Study, reported: Grouping, numbers: Callable[[Groupings], Seq
     """Write the reported groups, and how they come back in the runs of the chain, each with its own K."""
     clusters, repeats = read_groupings(study).table(reported), read_repeats(study)
     settings, record = study.settings.associate, dict[str, Any]()
-    if repeats is not None:
+    if repeats is not None and reported.descriptor != EXTERNAL:  # nobody learnt those vectors again
         runs = runs_of(repeats, reported.descriptor)
         found = examine_runs(
             clusters["cluster"].to_numpy(), runs, numbers(runs), repeats.learnt.values.sum(axis=1).tolist()
@@ -159,7 +160,9 @@ def _report(study: Study, reported: Grouping, numbers: Callable[[Groupings], Seq
 def _examine_structure(study: Study, reported: Grouping) -> dict[str, Any]:
     """Write validity/structure.parquet: whether there are groups at all."""
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
-    matrix = matrix_of(reported.descriptor, words, topics, study.settings.encode)
+    # looked for in the words, whatever the groups were formed on: topics bend one population towards their corners
+    is_external = reported.descriptor == EXTERNAL
+    matrix = external_vectors(study) if is_external else matrix_of("concatenated", words, topics, study.settings.encode)
     cohort = study.read_table("cohort").set_index("volume_id").reindex(words.volume.values)
     scanner = (cohort["manufacturer"].fillna("") + " " + cohort["model"].fillna("")).to_numpy(str)
     settings = study.settings.associate
@@ -191,6 +194,8 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
     cohort = study.read_table("cohort").set_index("volume_id")
     person = one_id_per_person(cohort["patient_id"], study.read_table("duplicates"))
     volume_id = words.volume.values.astype(object)
+    is_external = result.reported.descriptor == EXTERNAL
+    vectors = external_vectors(study) if is_external else None
     learnable = Learnable(
         volume_id=volume_id,
         patient=person.loc[volume_id].to_numpy(object),
@@ -198,6 +203,7 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
         vocabulary_of_word=words.vocabulary.values,
         encode=settings.encode,
         topics=settings.topics,
+        vectors=vectors,
     )
     tests = result.reported.of(result.associations)
     found = tests[tests["p_holm"] <= settings.associate.alpha].reset_index(drop=True)
@@ -221,7 +227,7 @@ def replicate_within(study: Study, population: CountedPopulation, result: Associ
 
 STAGE = Stage(
     name="associate",
-    version=9,
+    version=10,
     title="test associations",
     sections=("encode", "topics", "associate"),
     reads=("encode", "cluster", "repeat", "terms", "topics", "ingest", "duplicates", "normalize"),

@@ -12,6 +12,7 @@ from popclust.dataflow import frozen
 from popclust.dataflow.stage import Stage, Work
 from popclust.dataflow.stages.encode import far_of
 from popclust.parts import Made
+from popclust.population.external import EXTERNAL
 from popclust.population.model import Model
 from popclust.population.topics import TopicModel
 from popclust.study import Study
@@ -19,8 +20,11 @@ from popclust.study import Study
 
 def freeze(study: Study) -> Mapping[str, Any]:
     """Write model/."""
-    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
     reported = study.reported
+    if reported.grouping.descriptor == EXTERNAL:  # a new volume has no vector of another tool
+        study.remove("model")
+        return {"digest": None, "n_clusters": reported.grouping.n_clusters}
+    words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
     cluster = reported.clusters.set_index("volume_id").loc[words.volume.values, "cluster"].to_numpy(np.int64)
     topic_model = TopicModel(topics.components.values, float(topics.attrs["doc_topic_prior"]))
     masses, descriptor = study.settings.encode, reported.grouping.descriptor
@@ -41,7 +45,10 @@ def freeze(study: Study) -> Mapping[str, Any]:
 
 def build(work: Work) -> Made:
     """Freeze in a task."""
-    return Made(work.once(freeze, work.study))
+    record = work.once(freeze, work.study)
+    if record["digest"] is None:
+        work.line("groups are of vectors of another tool: there is no model that could place new volumes", "yellow")
+    return Made(record)
 
 
 STAGE = Stage(

@@ -21,6 +21,7 @@ from popclust.imaging.ome_zarr import write_ome_zarr
 from popclust.imaging.pseudonyms import load_key
 from popclust.imaging.selection import REASONS, SeriesRecord, mark_duplicates, reasons_for_exclusion
 from popclust.imaging.series_table import SeriesTable
+from popclust.imaging.sidecar import Matched, match_sidecar, read_sidecar
 from popclust.parts import Made, canonical
 from popclust.population.duplicates import identifying_keypoints
 from popclust.study import Study
@@ -61,6 +62,8 @@ def prepare(work: Work) -> SeriesTable:
     work.line(f"{len(table)} series in {survey.n_files} files")
     if not len(table):
         raise InputError(f"no image in {', '.join(sources)}: DICOM, NIfTI, MetaImage or NRRD files are wanted")
+    if unknown := sidecar_rows(work.study, table).unknown:
+        work.line(f"{len(unknown)} rows of the sidecar are of no volume file, the first is row {unknown[0]}", "yellow")
     if n := table.n_missing:
         work.line(f"{n} series are no longer in the sources: they stay until `popclust forget`", "yellow")
     return table
@@ -91,8 +94,26 @@ def read_headers(study: Study, number: int) -> Mapping[str, int]:
 
 
 def needs(known: Known) -> dict[str, list[str]]:
-    """Every series, by the pseudonym of its volume."""
-    return {v: [fingerprint] for v, fingerprint in known.series.fingerprints().items()}
+    """Every series, by the pseudonym of its volume, and what the sidecar table says of it."""
+    says = {v: [_keyed(known.key, repr(row.told))] for v, row in sidecar_rows(known.study, known.series).row_of.items()}
+    return {v: [fingerprint, *says.get(v, [])] for v, fingerprint in known.series.fingerprints().items()}
+
+
+def sidecar_rows(study: Study, table: SeriesTable) -> Matched:
+    """The rows of the sidecar table, by volume_id.
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, or does not fit the volume files.
+    """
+    if not study.settings.ingest.sidecar:
+        return Matched({}, ())
+    series = table.frame()
+    files = series[series["format"] == "volume"]
+    volume_of = dict(zip(files["series_instance_uid"], files["volume_id"], strict=True))
+    found = match_sidecar(read_sidecar(study.resolve(study.settings.ingest.sidecar)), volume_of)
+    return Matched({volume_of[identity]: row for identity, row in found.row_of.items()}, found.unknown)
 
 
 def unmakeable(known: Known) -> dict[str, str]:
@@ -104,7 +125,12 @@ def ingest(study: Study, volume_id: str) -> Made:
     """Read one series into an OME-Zarr volume; the record is its row of the cohort."""
     key = key_of(study)
     series = index_of(study, key).series_files(volume_id, study.settings.ingest)
-    found = read_series(series, study.settings.ingest, key)
+    told = None
+    if study.settings.ingest.sidecar and series.format == "volume":
+        rows = read_sidecar(study.resolve(study.settings.ingest.sidecar))
+        row = match_sidecar(rows, [series.identity]).row_of.get(series.identity)
+        told = None if row is None else row.told
+    found = read_series(series, study.settings.ingest, key, told)
     if found.volume is None:
         return Made(dataclasses.asdict(found.record), passes=False)
     write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), found.volume)
@@ -180,7 +206,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=9,
+    version=10,
     title="read series",
     sections=("ingest",),
     needs=needs,

@@ -36,14 +36,15 @@ def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
 
 STAGE = Stage(
     name="repeat",
-    version=1,
+    version=2,
     title="learn the chain again",
     sections=("repeat", "vocabulary", "encode", "topics", "cluster"),
-    reads=("extract", "vocabulary", "topics", "cluster", "ingest"),
+    reads=("extract", "vocabulary", "topics", "cluster", "ingest", "duplicates"),
     build_needs=lambda known: [
         *each(known.passing("extract")),
         known.marker("cluster"),
         known.output("ingest"),
+        known.output("duplicates"),
     ],
     build=build,
     results=("repeats.zarr", repeating.FOLDER),
