@@ -158,7 +158,7 @@ def test_the_run_card_is_told(page: str) -> None:
 
 def test_exclusions_are_sentences(page: str) -> None:
     text = Page(page).text
-    assert "The reconstruction kernel is not one of the sharp ones." in text
+    assert "The reconstruction kernel is not one of the sharp ones, by its name or by the voxels." in text
     assert "the lungs found no overlap with any template" in text
 
 
