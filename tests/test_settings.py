@@ -21,6 +21,7 @@ from popclust.settings_types import CohortColumn, ReportSection, Technical
 PLACES = {
     *("ingest.sources", "ingest.key_file", "masks.folder", "normalize.given_folder"),
     *("atlas.volume", "atlas.templates", "terms.reports", "terms.lexicon"),
+    *("ingest.sidecar", "cluster.external"),
 }
 DECLARED = {d.full_name: d for d in ALL}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

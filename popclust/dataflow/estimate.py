@@ -25,7 +25,7 @@ SAMPLED = "vocabulary"
 PAIRS = "duplicates"
 """Its part of a volume looks at every other volume: the cost of one part grows with their number."""
 WINDOW_PER_S = 500.0
-"""Tasks per second that one launcher is sure to hand out and take in; benchmarks/scale.py measures a machine's."""
+"""Tasks per second that one launcher is taken to hand out; an assumption: benchmarks/scale.py measures a machine's."""
 _MATRIX_BYTES = 16
 """Bytes per volume and visual word while topics are learnt: the counts in float64, and a second such array."""
 
