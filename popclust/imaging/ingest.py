@@ -102,10 +102,19 @@ def read_series(
     return IngestedSeries(record, volume if record.included else None)
 
 
+_ELSEWHERE = (100.0, 0.2)
+"""Shift in HU and error of slope that are wrong in any part of the body; what is usual was learnt on chests."""
+
+
 def _calibrated(record: SeriesRecord, volume: Volume, settings: IngestSettings) -> SeriesRecord:
     """With what the voxels tell of their own scale, and the problem if it is not that of HU."""
     found = measure_calibration(volume)
-    is_hu = found.is_hu(settings.max_hu_shift, settings.max_hu_slope_error) or not settings.check_hu
+    shows_lung = (record.lung_ml or 0.0) >= settings.min_lung_ml
+    max_shift_hu, max_slope_error = (
+        limit if shows_lung else max(limit, elsewhere)
+        for limit, elsewhere in zip((settings.max_hu_shift, settings.max_hu_slope_error), _ELSEWHERE, strict=True)
+    )
+    is_hu = found.is_hu(max_shift_hu, max_slope_error) or not settings.check_hu
     problems = record.problems if is_hu or "not_hu" in record.problems else (*record.problems, "not_hu")
     return replace(record, hu_shift=_rounded(found.shift_hu), hu_slope=_rounded(found.slope), problems=problems)
 
