@@ -16,6 +16,7 @@ from popclust.dataflow import events as log
 from popclust.dataflow.estimate import WINDOW_PER_S, estimate
 from popclust.dataflow.events import DRIVER, EventLog, read_events, runs_with_events
 from popclust.dataflow.flow import Flow
+from popclust.dataflow.stages import ORDER
 from popclust.dataflow.usage import Meter, Usage, note_child
 from popclust.dataflow.window import Outcome, attempt
 from popclust.errors import InputError, VolumeError
@@ -52,7 +53,7 @@ def test_a_meter_sees_time_and_the_high_water_of_memory():
     again = Meter().read()
     assert usage.seconds > 0 and usage.worker == again.worker != ""
     if usage.peak_mb > 70.0:  # where the system tells
-        assert usage.peak_mb > filled_mb + 70.0 > again.peak_mb
+        assert usage.peak_mb > again.peak_mb + 0.9 * filled_mb + 70.0
     assert Usage("w", 6.0, 3.0, 9.0).shared(3) == Usage("w", 2.0, 1.0, 9.0)
 
 
@@ -177,4 +178,4 @@ def test_a_run_leaves_an_event_for_every_part(finished: Flow):
     assert (of_volumes["seconds"] > 0).all() and of_volumes["worker"].nunique() == 2
     assert (of_volumes["peak_mb"] > 0).all()
     foretold = estimate(finished.study, 1000, 8)
-    assert foretold.total["core_hours"] > 0 and len(foretold.stages) == 13
+    assert foretold.total["core_hours"] > 0 and [s.stage for s in foretold.stages] == list(ORDER)

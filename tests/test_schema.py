@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "outputs.md"
 
 
 def clusters(**changed: object) -> pd.DataFrame:
-    values = [("v1", "lda", 2, 0, 0, 0.5, 1.0), ("v2", "lda", 2, 0, 1, 0.25, np.nan)]
+    values = [("v1", "lda", 2, 0, 0, 0.5, 1.0, False), ("v2", "lda", 2, 0, 1, 0.25, np.nan, False)]
     return pd.DataFrame(values, columns=schema.names("clusters")).assign(**changed)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import dask
+import dask.system
 import distributed.system
 from distributed import Client, LocalCluster
 from distributed.client import FutureCancelledError
@@ -178,7 +178,7 @@ def _is_loopback(host: str) -> bool:
 def _n_that_fit(compute: ComputeSettings) -> int:
     """One worker per core, fewer where the memory is short of that."""
     fit = int(distributed.system.MEMORY_LIMIT / 1e6 / compute.worker_memory_mb)
-    return max(1, min(distributed.system.CPU_COUNT, fit))
+    return max(1, min(dask.system.CPU_COUNT, fit))
 
 
 def _free_port(wanted: int) -> int:

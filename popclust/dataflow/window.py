@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
+from pickle import PicklingError
 from typing import Any
 from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
+from distributed.protocol import pickle as protocol
 
 from popclust.dataflow.failure import is_disk_full, place_of
 from popclust.dataflow.isolation import IsolatedError
@@ -279,12 +281,22 @@ def attempt_each(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]])
 
     Where they turn out not to be short, those that are left are for somebody else: the answer ends before them.
     """
-    started, outcomes = time.monotonic(), [attempt(function, *calls[0])]
+    started, outcomes = time.monotonic(), [_sendable(attempt(function, *calls[0]))]
     for args in calls[1:]:
         if time.monotonic() - started > _LONG_CALL_S:
             break
-        outcomes.append(attempt(function, *args))
+        outcomes.append(_sendable(attempt(function, *args)))
     return outcomes
+
+
+def _sendable(outcome: Outcome) -> Outcome:
+    """The outcome, or that it cannot be sent: Dask would try for ever, and the call's other tasks would wait."""
+    try:
+        protocol.dumps(outcome.value)
+    except (TypeError, AttributeError, ValueError, RecursionError, PicklingError) as error:
+        said = "what the task gives cannot be sent from one process to another"
+        return Outcome("", error=type(error).__name__, message=said, is_final=False, usage=outcome.usage)
+    return outcome
 
 
 def attempt(function: Callable[..., Any], *args: Any) -> Outcome:

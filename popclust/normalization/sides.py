@@ -23,6 +23,8 @@ SIDES = ("right", "left")
 """Of the person."""
 MIN_COVERAGE = 0.5
 """A side of which less is seen is not trusted by itself."""
+MAX_FAILURE_PROBABILITY = 0.2
+"""Nor one that is in doubt itself: a side is kept for being clearly right, not by a hair."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Side:
             self.coverage >= max(MIN_COVERAGE, settings.min_coverage)
             and self.lung_dice >= settings.min_lung_dice
             and self.lung_inside >= settings.min_lung_inside
-            and self.failure_probability <= settings.max_failure_probability
+            and self.failure_probability <= min(MAX_FAILURE_PROBABILITY, settings.max_failure_probability)
         )
 
 
