@@ -187,6 +187,8 @@ FILES = {
     "runs/active.json": "what the run in progress is at",
     "runs/lease/<number>": "who may write to the study; the highest number holds",
     "runs/<run_id>.json": "run card: versions, settings, hashes of inputs, seeds, counts and seconds per stage",
+    "runs/<run_id>.events.<number>.jsonl": "log of events: a line per part with stage, seconds, worker and memory peak",
+    "runs/<run_id>.performance.html": "where the run's time went, drawn by `popclust performance`",
     "model/model.json": "manifest of the frozen model; copies of atlas/ and of the vocabularies lie beside it",
     "atlas/templates.png": "the templates carried over to the atlas, for a person's approval",
     "figures/<name>.png": "a figure of the summary",
