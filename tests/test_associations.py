@@ -87,6 +87,7 @@ def slow_associations(clusters, terms, has_report, alpha):
     )
 
 
+@pytest.mark.slow
 def test_every_kept_test_and_Q_equal_a_loop_over_scipy_and_statsmodels():
     clusters, terms, has_report, patient = made()
     settings = replace(SETTINGS, unit="volume", n_permutations=0)

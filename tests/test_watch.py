@@ -63,6 +63,7 @@ def counts(watcher: Watch) -> tuple[int, ...]:
     return row["done"], row["quarantined"], row["left"]
 
 
+@pytest.mark.slow
 def test_watchers_follow_a_run_through_its_death_and_the_next(study: Study):
     started = time.monotonic()
     watchers = [popclust.watch(study, every_s=0.1), popclust.watch(study.url, every_s=0.1)]

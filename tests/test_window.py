@@ -191,6 +191,7 @@ def test_loopback_and_tls_are_taken(address: str):
     refuse_plain_tcp(address, allowed=False)
 
 
+@pytest.mark.slow
 def test_no_scheduler_is_said_so():
     import dask
 
