@@ -92,20 +92,23 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
                 yield client
             return
         n_workers = compute.n_workers or _n_that_fit(compute)
-        with (
-            LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=f"127.0.0.1:{_free_port(8787)}",
-                worker_dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-            lost_is_said(client),
-        ):
+        with _local_cluster(n_workers) as cluster, Client(cluster) as client, lost_is_said(client):
             yield client
+
+
+def _local_cluster(n_workers: int) -> LocalCluster:
+    with warnings.catch_warnings():
+        # somebody may take the port between the look and the start: Dask then takes another by itself
+        warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
+        return LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=f"127.0.0.1:{_free_port(8787)}",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
 
 
 @contextmanager
