@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from popclust.imaging.acquisition import measure_acquisition
 from popclust.imaging.calibration import measure_calibration
@@ -31,19 +30,12 @@ from popclust.settings import IngestSettings
 from popclust.simulation.canvas import Grid
 from popclust.simulation.scanner import SCANNERS, Kernel, reconstruct
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from test_calibration import FAULTS
+
 RULES = IngestSettings()
-CHANGES: dict[str, Callable[[NDArray], NDArray]] = {
-    "+24": lambda hu: hu + 24,
-    "-24": lambda hu: hu - 24,
-    "+200": lambda hu: hu + 200,
-    "-1000": lambda hu: hu - 1000,
-    "x0.95": lambda hu: hu * 0.95,
-    "x1.05": lambda hu: hu * 1.05,
-    "x1.5": lambda hu: hu * 1.5,
-    "stored x0.95": lambda hu: (hu + 1024) * 0.95 - 1024,
-    "stored x1.05": lambda hu: (hu + 1024) * 1.05 - 1024,
-    "unsigned": lambda hu: np.where(hu < 0, -1024, hu),
-}
+CHANGES = {**FAULTS, "stored x1.05": lambda hu: (hu + 1024) * 1.05 - 1024}
 BLUR_LIMIT_MM = 0.8
 """Simulated kernels that the name calls sharp and that blur by more are smooth by any measure; they are told apart."""
 SLICES = 40
