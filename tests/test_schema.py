@@ -260,5 +260,6 @@ def test_a_finished_study_holds_what_is_declared_and_nothing_else(finished: Flow
         if path.endswith(".parquet"):
             table = str(entry).removesuffix(".parquet")
             assert pq.read_schema(root / path).equals(schema.arrow_schema(table)), path
-    assert set(schema.STORES) - opened <= {"template"}, "the small study has no template beside the atlas"
+    # no template beside the atlas, no groups from elsewhere, and what the repeated runs wrote is removed at their end
+    assert set(schema.STORES) - opened == {"template", "external", "repeat_counts", "repeat_groups"}
     assert set(schema.TABLES) - {path.removesuffix(".parquet") for path in files} <= {"quarantine", "replication"}
