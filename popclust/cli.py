@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -14,32 +14,54 @@ import popclust
 from popclust import commands
 from popclust.dataflow.failure import exit_code, log_folder_of, plain_console
 from popclust.dataflow.stages import ORDER
+from popclust.errors import InputError
+
+_Command = Callable[[str, Callable[[argparse.Namespace, Console], int], str], argparse.ArgumentParser]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.ERROR, format="%(message)s")
+    words = sys.argv[1:] if argv is None else list(argv)
     console = plain_console()
+    arguments = argparse.Namespace()
+
+    def act() -> int:
+        _parser().parse_args(words, arguments)
+        logging.basicConfig(level=logging.INFO if arguments.verbose else logging.ERROR, format="%(message)s")
+        return int(arguments.command(arguments, console))
+
     return exit_code(
-        lambda: arguments.command(arguments, console),
-        console,
-        as_json=getattr(arguments, "json", False),
-        log_folder=lambda: log_folder_of(getattr(arguments, "study", "")),
+        act, console, as_json="--json" in words, log_folder=lambda: log_folder_of(getattr(arguments, "study", ""))
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is an error like any other: one line, and one document with --json."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (`{self.prog} --help` says how it is called)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="popclust", description=(popclust.__doc__ or "").partition("\n")[0])
+    parser = _Parser(prog="popclust", description=(popclust.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=popclust.__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[[argparse.Namespace, Console], int], text: str) -> Any:
+    def command(
+        name: str, function: Callable[[argparse.Namespace, Console], int], text: str
+    ) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text)
         sub.add_argument("-v", "--verbose", action="store_true", help="log what happens, tracebacks included")
         sub.set_defaults(command=function)
         return sub
 
+    for add in (_that_begin, _that_compute, _that_look_ahead_and_back, _that_tend, _that_go_beyond, _that_show):
+        add(command)
+    return parser
+
+
+def _that_begin(command: _Command) -> None:
+    """Add the commands with which a study begins."""
     demo = command("demo", commands.demo, "simulate a population with planted groups, run everything, print the scores")
     demo.add_argument("--out", default="popclust-demo", help="folder to write into (default: %(default)s)")
     demo.add_argument("--volumes", type=_positive, default=39, help="volumes to simulate (default: %(default)s)")
@@ -61,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--source", action="append", default=[], help="folder with CT series; may be repeated")
     init.add_argument("--reports", default="", help="reports file")
 
+
+def _that_compute(command: _Command) -> None:
+    """Add the whole flow and each of its stages."""
     run = command("run", commands.run, "run the whole flow; what is done already is not done again")
     run.add_argument("study", metavar="STUDY")
     run.add_argument("--from", dest="redo_from", choices=ORDER, default="", help="do this stage and all after it again")
@@ -76,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         _add_json(stage)
         if name == "terms":
             _add_audit(stage)
+
+
+def _that_look_ahead_and_back(command: _Command) -> None:
+    """Add what says what is done, what is left and what it costs."""
+    plan = command("plan", commands.plan, "what a run would do and why; computes nothing")
+    plan.add_argument("study", metavar="STUDY")
+    _add_json(plan)
 
     status = command("status", commands.status, "how far the study is")
     status.add_argument("study", metavar="STUDY")
@@ -95,13 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--workers", type=_positive, required=True, help="worker processes, one core each")
     _add_json(estimate)
 
+
+def _that_tend(command: _Command) -> None:
+    """Add what changes a study's state by hand."""
     retry = command("retry", commands.retry, "take volumes out of quarantine; the next run tries them again")
     retry.add_argument("study", metavar="STUDY")
     retry.add_argument("--stage", choices=ORDER, default=None, help="only those kept out at this stage")
-
-    plan = command("plan", commands.plan, "what a run would do and why; computes nothing")
-    plan.add_argument("study", metavar="STUDY")
-    _add_json(plan)
 
     verify = command("verify", commands.verify, "whether every part is there and as it was published")
     verify.add_argument("study", metavar="STUDY")
@@ -113,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument("names", metavar="PATIENT_OR_VOLUME", nargs="+", help="pseudonyms, as in cohort.parquet")
     _add_json(forget)
 
+
+def _that_go_beyond(command: _Command) -> None:
+    """Add what takes a finished study to new patients."""
     assign = command("assign", commands.assign, "put new volumes on a frozen model")
     assign.add_argument("model", metavar="MODEL_OR_STUDY", help="a copy of a study's model/ folder, or the study")
     assign.add_argument("new", metavar="NEW", nargs="+", help="folders, files or URLs with series")
@@ -122,6 +156,25 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("--show-sources", action="store_true", help="also say which series each row is: identifying")
     _add_scheduler(assign)
     _add_json(assign)
+
+    replicate = command("replicate", commands.replicate, "test a study's associations on a second population")
+    replicate.add_argument("study", metavar="STUDY", help="a finished study: its frozen model and its associations")
+    replicate.add_argument("other", metavar="OTHER", help="a study.toml with the other's series and reports (init)")
+    replicate.add_argument("--workspace", default="", metavar="DIR", help="default: OTHER.replicated, beside it")
+    _add_scheduler(replicate)
+    _add_json(replicate)
+
+
+def _that_show(command: _Command) -> None:
+    """Add what shows a finished study, here or in other programs."""
+    explore = command("explore", commands.explore, "open the interactive explorer on loopback")
+    explore.add_argument("study", metavar="STUDY")
+    explore.add_argument("--port", type=int, default=5006, help="default: %(default)s")
+
+    view = command("view", commands.view, "one page about one volume: slices with masks, quality, topics, words, group")
+    view.add_argument("study", metavar="STUDY")
+    view.add_argument("volume", metavar="VOLUME", help="volume_id, as in cohort.parquet")
+    view.add_argument("--out", default="", metavar="FILE", help="default: VOLUME.html here")
 
     export = command("export", commands.export, "write the study in other programs' formats, into a new folder")
     export.add_argument("study", metavar="STUDY", help="folder or URL")
@@ -136,27 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("study", metavar="STUDY")
     _add_json(methods)
 
-    replicate = command("replicate", commands.replicate, "test a study's associations on a second population")
-    replicate.add_argument("study", metavar="STUDY", help="a finished study: its frozen model and its associations")
-    replicate.add_argument("other", metavar="OTHER", help="a study.toml with the other's series and reports (init)")
-    replicate.add_argument("--workspace", default="", metavar="DIR", help="default: OTHER.replicated, beside it")
-    _add_scheduler(replicate)
-    _add_json(replicate)
-
-    explore = command("explore", commands.explore, "open the interactive explorer on loopback")
-    explore.add_argument("study", metavar="STUDY")
-    explore.add_argument("--port", type=int, default=5006, help="default: %(default)s")
-
-    view = command("view", commands.view, "one page about one volume: slices with masks, quality, topics, words, group")
-    view.add_argument("study", metavar="STUDY")
-    view.add_argument("volume", metavar="VOLUME", help="volume_id, as in cohort.parquet")
-    view.add_argument("--out", default="", metavar="FILE", help="default: VOLUME.html here")
-
     compare = command("compare", commands.compare, "what differs between two run cards")
     compare.add_argument("a", metavar="RUN_A", help="runs/<run_id>.json")
     compare.add_argument("b", metavar="RUN_B")
     _add_json(compare)
-    return parser
 
 
 def _add_scheduler(parser: argparse.ArgumentParser) -> None:

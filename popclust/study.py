@@ -61,13 +61,18 @@ class Study:
         Raises
         ------
         InputError
-            No study.toml there, bad settings, or a folder of another format version.
+            No study.toml there, not UTF-8, bad settings, or a folder of another format version.
         """
         url = absolute(url)
         path = posixpath.join(url, "study.toml")
         if not storage.exists(path):
             raise InputError(f"{url}: no study here (study.toml is missing); make one with `popclust init {url}`")
-        text = storage.read_bytes(path).decode("utf-8", errors="replace")
+        data = storage.read_bytes(path)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InputError(f"{path}: line {line} is not UTF-8; save the file in that encoding") from None
         _check_version(text, url)
         return cls(url, settings.loads(text, path))
 

@@ -264,6 +264,34 @@ def test_the_command_line_keeps_the_contract(tmp_path: Path):
     assert missing.stderr.startswith(f"error: {tmp_path}/[bold]none: no study here")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["estimate", "s", "--volumes", "0", "--workers", "2"], "argument --volumes: must be at least 1"),
+        (["run", "s", "--until", "nothing"], "argument --until: invalid choice: 'nothing'"),
+        (["status"], "the following arguments are required: STUDY"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_what_is_called_wrongly_is_one_line_and_one_document(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*words, "--json"]) == BAD_INPUT
+    out, err = capsys.readouterr()
+    assert said in _strict(out)["error"]["message"]
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "--help` says how it is called" in err
+
+
+def test_settings_in_another_encoding_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = Study.create(str(tmp_path / "s"))
+    path = Path(study.path("study.toml"))
+    path.write_bytes(b"# first\n# M\xfcnchen\n" + path.read_bytes())
+    assert main(["status", study.url]) == BAD_INPUT
+    assert capsys.readouterr().err == f"error: {path}: line 2 is not UTF-8; save the file in that encoding\n"
+
+
 def test_a_fault_of_a_command_is_logged_beside_the_study_s_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
