@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_study import MadeStudy, run_card, shared_study
 from small_study import N_VOLUMES, make_study
 
 from popclust.dataflow.client import connect
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.simulate import simulate
+from popclust.presentation.summary import write_summary
+from popclust.presentation.view import StudyView, read_view
 from popclust.settings import ComputeSettings
 
 
@@ -35,6 +38,25 @@ def data_path() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
+    """A made-up study of 40 volumes with figures, for tests that only read it."""
+    return shared_study(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def page(made: MadeStudy) -> str:
+    """Its summary page."""
+    write_summary(made.study, run_card())
+    return made.study.read_bytes("summary", "index.html").decode()
+
+
+@pytest.fixture
+def view(made: MadeStudy) -> StudyView:
+    """Its tables."""
+    return read_view(made.study)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 import scipy.stats
 from bokeh.document import Document
 from chromium import Page, browser
-from made_study import SHAPE, TERMS, MadeStudy, make_study, shared_study
+from made_study import SHAPE, TERMS, MadeStudy, make_study
 
 from popclust.errors import InputError
 from popclust.presentation import explorer
@@ -28,11 +28,6 @@ from popclust.reported import Grouping
 from popclust.study import Study
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from made_study import MadeStudy, make_study, shared_study
+from made_study import MadeStudy, make_study
 from matplotlib.colors import to_hex
 
 from popclust.imaging.selection import REASONS
@@ -37,11 +37,6 @@ MODULES = (
     *("acquisition_figure", "first_screen", "maps", "profiles", "slices", "style", "summary_content"),
     *("word_pictures", "word_places"),
 )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import browser
-from made_study import MadeStudy, run_card, shared_study
+from made_study import MadeStudy
 from test_summary import AXE, Page
 
 from popclust.cli import main
@@ -16,25 +16,8 @@ from popclust.errors import InputError
 from popclust.presentation import first_screen, volume_page
 from popclust.presentation import summary_content as content
 from popclust.presentation.banners import banners
-from popclust.presentation.summary import write_summary
 from popclust.presentation.view import StudyView, read_view
 from popclust.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def page(made: MadeStudy) -> str:
-    write_summary(made.study, run_card())
-    return made.study.read_bytes("summary", "index.html").decode()
-
-
-@pytest.fixture
-def view(made: MadeStudy) -> StudyView:
-    return read_view(made.study)
 
 
 def test_banners_are_loud_where_they_must_be(view: StudyView) -> None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_study import MadeStudy, make_study, run_card, shared_study
+from made_study import MadeStudy, make_study, run_card
 
 import popclust
 from popclust import settings
@@ -17,11 +17,6 @@ from popclust.errors import InputError
 from popclust.presentation.methods import Methods, methods
 from popclust.presentation.opened import OpenedStudy
 from popclust.study import Study
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
 
 
 def carded(study: Study, **changes: object) -> Study:

@@ -10,17 +10,12 @@ import dask
 import nbformat
 import pytest
 from distributed import LocalCluster
-from made_study import MadeStudy, make_study, shared_study
+from made_study import MadeStudy, make_study
 from nbclient import NotebookClient
 
 from popclust.dataflow.client import WORKER_CONFIG
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "watch_and_explore.ipynb"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
 
 
 def executed(study_url: str, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:

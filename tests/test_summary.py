@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from chromium import browser
-from made_study import TERMS, MadeStudy, make_study, run_card, shared_study
+from made_study import TERMS, MadeStudy, make_study, run_card
 
 from popclust.presentation import summary_content as content
 from popclust.presentation.summary import write_summary
@@ -41,22 +41,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += "" if self._silent else data
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
-    return shared_study(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def page(made: MadeStudy) -> str:
-    write_summary(made.study, run_card())
-    return made.study.read_bytes("summary", "index.html").decode()
-
-
-@pytest.fixture
-def view(made: MadeStudy) -> StudyView:
-    return read_view(made.study)
 
 
 def written(study: Study, card: dict[str, object] | None = None) -> str:
