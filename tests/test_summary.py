@@ -14,6 +14,7 @@ import pytest
 from chromium import browser
 from made_study import TERMS, MadeStudy, make_study, run_card
 
+from popclust.presentation import figures, maps
 from popclust.presentation import summary_content as content
 from popclust.presentation.summary import write_summary
 from popclust.presentation.view import StudyView, read_view
@@ -189,6 +190,29 @@ def test_many_terms_and_groups_stay_light(made: MadeStudy, tmp_path: Path) -> No
     assert "The first 300; associations.parquet holds all." in Page(text).text
 
 
+BYTES_PER_VOLUME = 100
+"""What the page may grow by a volume: 8,000 of them add less than 1 MB to what groups, topics and slices take."""
+
+
+def test_a_large_population_hardly_makes_the_page_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "embed", lambda rows, seed: maps.principal_axes(rows)[0] + 0.5)  # t-SNE takes long
+    small, large = (
+        make_study(
+            tmp_path / str(n),
+            n,
+            with_volumes=False,
+            overrides={"cluster": {"seeds": [0]}, "associate": {"n_permutations": 0}},
+            numbers_of_clusters=range(4, 5),
+        ).study
+        for n in (600, 3000)
+    )
+    sizes = {}
+    for name, study in (("small", small), ("large", large)):
+        figures.write_figures(study)
+        sizes[name] = len(written(study))
+    assert sizes["large"] - sizes["small"] <= 2400 * BYTES_PER_VOLUME, sizes
+
+
 # -- for everybody -------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +273,11 @@ def test_in_a_real_browser(made: MadeStudy, page: str) -> None:
         assert tab.evaluate("document.querySelectorAll('.tall th')[5].ariaSort") == "descending"
         tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        wide = tab.evaluate(
+            "[...document.querySelectorAll('main .picture img')].filter(i => i.offsetParent)"
+            ".map(i => [Number(i.getAttribute('width')), i.getBoundingClientRect().width])"
+        )
+        assert wide and all(shown >= min(own, 760) for own, shown in wide)  # text is not shrunk with the window
         tab.call("Emulation.clearDeviceMetricsOverride")
         assert len(tab.call("Page.printToPDF")["data"]) > 10_000
 
