@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from popclust.dataflow.failure import DONE, QUARANTINED, plain_console, print_json
 from popclust.errors import InputError
-from popclust.study import Study
+from popclust.study import Study, absolute
 
 DAMAGED = QUARANTINED
 """Exit code of `verify` where something is damaged: finished, but not all is well."""
@@ -47,12 +47,12 @@ def simulate(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def init(arguments: argparse.Namespace, console: Console) -> int:
-    """Write study.toml."""
+    """Write study.toml; what is relative on the command line is so to where the command was given."""
     overrides: dict[str, dict[str, Any]] = {}
     if arguments.source:
-        overrides["ingest"] = {"sources": arguments.source}
+        overrides["ingest"] = {"sources": [absolute(source) for source in arguments.source]}
     if arguments.reports:
-        overrides["terms"] = {"reports": arguments.reports}
+        overrides["terms"] = {"reports": absolute(arguments.reports)}
     study = Study.create(arguments.study, overrides)
     _say(console, f"{study.path('study.toml')} is written: look at it, then `popclust run {arguments.study}`")
     return DONE

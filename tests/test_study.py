@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from popclust.cli import main
 from popclust.errors import DamagedError, InputError
 from popclust.parts import Made, Markers, marker_of, recipe_digest
 from popclust.schema import TABLES, conform_table
@@ -205,3 +206,11 @@ def test_a_study_may_lie_at_a_url():
     assert again.n_done("extract") == 1
     again.remove("markers")
     assert again.n_done("extract") == 0
+
+
+def test_what_init_is_given_is_relative_to_where_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "deep/study", "--source", "dicom", "--source", "s3://pacs/ct", "--reports", "a.csv"]) == 0
+    study = Study.open("deep/study")
+    assert study.settings.ingest.sources == (str(tmp_path / "dicom"), "s3://pacs/ct")
+    assert study.settings.terms.reports == str(tmp_path / "a.csv")
