@@ -173,8 +173,15 @@ class Study:
 
     # -- tables and stores ---------------------------------------------------------------------------------------
 
-    def read_table(self, name: str) -> pd.DataFrame:
+    def read_table(self, name: str, where: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """A table of :data:`popclust.schema.TABLES`.
+
+        Parameters
+        ----------
+        name : str
+            The table.
+        where : mapping of str to value, optional
+            Only rows whose columns have these values: of a large table the others never become a frame.
 
         Raises
         ------
@@ -187,7 +194,8 @@ class Study:
         if not self.exists(file):
             raise InputError(f"{self.url}: {file} is not made yet; `popclust run {self.url}` makes it")
         try:
-            frame = pq.read_table(pa.BufferReader(self.read_bytes(file))).to_pandas()
+            filters = [(column, "==", value) for column, value in (where or {}).items()] or None
+            frame = pq.read_table(pa.BufferReader(self.read_bytes(file)), filters=filters).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise DamagedError(f"{self.path(file)} cannot be read ({type(error).__name__})") from error
         if missing := [c.name for c in schema.TABLES[name] if c.name not in frame.columns]:
@@ -211,12 +219,21 @@ class Study:
         DamagedError
             It cannot be read.
         """
+        try:
+            return self.open_dataset(name).load()
+        except (InputError, DamagedError):
+            raise
+        except Exception as error:  # every codec has exceptions of its own
+            raise DamagedError(f"{self.path(f'{name}.zarr')} cannot be read ({type(error).__name__})") from error
+
+    def open_dataset(self, name: str) -> xr.Dataset:
+        """A store of :data:`popclust.schema.STORES`, read where it is asked for; raises as `read_dataset`."""
         store = f"{name}.zarr"
         if not self.exists(store, "zarr.json"):
             raise InputError(f"{self.url}: {store} is not made yet; `popclust run {self.url}` makes it")
         try:
-            return xr.open_zarr(self.path(store), consolidated=False, chunks=None).load()
-        except Exception as error:  # every codec has exceptions of its own
+            return xr.open_zarr(self.path(store), consolidated=False, chunks=None)
+        except Exception as error:
             raise DamagedError(f"{self.path(store)} cannot be read ({type(error).__name__})") from error
 
     def write_dataset(self, name: str, dataset: xr.Dataset) -> None:

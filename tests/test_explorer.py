@@ -6,8 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,12 @@ import psutil
 import pytest
 import scipy.stats
 from bokeh.document import Document
-from chromium import Page, browser
+from chromium import browser
+from explorer_served import IMAGES, LEGEND, choose, place_of_volume, served, shown_text
 from made_study import SHAPE, TERMS, MadeStudy, make_study
 
 from popclust.errors import InputError
+from popclust.population.neighbours import neighbours
 from popclust.presentation import explorer
 from popclust.presentation import explorer_data as data
 from popclust.presentation import explorer_selection as several
@@ -75,8 +75,9 @@ def test_colour_by_term_tells_no_report_from_not_mentioned(explored: data.Explor
             assert (row["colour"] == RED) == is_there
 
 
-def test_associations_are_the_significant_ones(explored: data.Explored) -> None:
-    tests = explored.view.associations
+def test_associations_are_the_significant_ones(explored: data.Explored, made: MadeStudy) -> None:
+    tests = made.study.read_table("associations")
+    assert 0 < len(explored.view.associations) < len(tests)  # the others are read when they are asked for
     for grouping in (explored.view.reported, data.nearest_grouping(explored.groupings.grid, "lda", 5, 1)):
         shown = data.association_table(explored, grouping)
         brute = [
@@ -163,8 +164,11 @@ def test_a_click_shows_three_planes_to_scroll_through(made: MadeStudy, explored:
 
 
 def test_the_neighbours_are_the_nearest_by_topics(explored: data.Explored, made: MadeStudy) -> None:
-    words, topics = made.study.read_dataset("word_counts"), made.study.read_dataset("topics")
-    found = several.neighbours_of(explored, words, topics, 4)
+    found = several.neighbours_of(explored, 4)
+    words, topics = (made.study.read_dataset(n) for n in ("word_counts", "topics"))
+    wanted = neighbours(words, topics, str(explored.volumes["volume_id"][4]), several.N_NEIGHBOURS, "lda")
+    assert found["volume_id"].tolist() == wanted["volume_id"].tolist()
+    np.testing.assert_allclose(found["distance"], wanted["distance"])
     root = np.sqrt(explored.topic_share)
     distance = np.linalg.norm(root - root[4], axis=1)
     distance[4] = np.inf
@@ -246,71 +250,6 @@ def test_a_session_follows_its_controls(made: MadeStudy) -> None:
 
 
 # -- the server ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def served(study: Study) -> Iterator[tuple[str, psutil.Process]]:
-    """The explorer in a process of its own."""
-    code = (
-        "import sys; from popclust.study import Study; from popclust.presentation.explorer import serve; "
-        "serve(Study.open(sys.argv[1]), 0, lambda line: print(line, flush=True))"
-    )
-    command = [sys.executable, "-W", "error", "-c", code, study.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert "http://127.0.0.1:" in line
-            yield line.split(" at ")[1].split()[0], psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def place_of_volume(tab: Page, index: int) -> tuple[float, float]:
-    """Where on the screen a volume of the map is."""
-    x, y = tab.evaluate(
-        """((index) => {
-          const find = (view) => view.model.type === "Figure" ? view
-            : (view.child_views ?? []).map(find).find((found) => found);
-          const plot = find(Bokeh.index.roots[0]);
-          const { x, y } = plot.model.renderers[0].data_source.data;
-          const box = plot.el.getBoundingClientRect();
-          return [box.x + plot.frame.x_scale.compute(x[index]), box.y + plot.frame.y_scale.compute(y[index])];
-        })(INDEX)""".replace("INDEX", str(index))
-    )
-    return x, y
-
-
-def shown_text(tab: Page) -> str:
-    """Text of all shadow roots."""
-    return str(
-        tab.evaluate(
-            """(() => {
-              const texts = (node) => (node.shadowRoot ? [...node.shadowRoot.childNodes].map(texts).join(" ") : "")
-                + (node.nodeType === 3 ? node.textContent : node.tagName === "STYLE" ? ""
-                  : [...node.childNodes].map(texts).join(" "));
-              return texts(document.body);
-            })()"""
-        )
-    )
-
-
-IMAGES = """(function images(n) { return (n.shadowRoot ? images(n.shadowRoot) : []).concat(
-  n.tagName === 'IMG' ? [n] : [], ...[...n.childNodes].map(images)); })(document.body)"""
-"""Every picture, in whatever shadow root."""
-LEGEND = """(() => { const find = (v) => v.model.type === 'Figure' ? v : (v.child_views ?? []).map(find).find((f) => f);
-  return find(Bokeh.index.roots[0]).model.right[0].items.map((i) =>
-    [i.label.value, i.renderers[0].data_source.data.category[i.index]]); })()"""
-"""What the legend says, and the category of the point that each entry is drawn by."""
-
-
-def choose(tab: Page, title: str, wanted: str) -> None:
-    """Choose in one of the explorer's selects, as a person does."""
-    tab.evaluate(
-        f"(() => {{ const m = Bokeh.documents[0].all_models ?? [...Bokeh.documents[0]._all_models.values()];"
-        f" const one = [...m].find((x) => x.type === 'Select' && x.title === '{title}'); one.value = '{wanted}'; }})()"
-    )
 
 
 def test_in_a_real_browser(tmp_path: Path) -> None:

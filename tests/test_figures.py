@@ -290,6 +290,23 @@ def test_large_populations_are_sampled() -> None:
     assert maps.map_sample(20, 1, 20).tolist() == list(range(20))
 
 
+def test_volumes_beyond_the_sample_lie_among_their_like() -> None:
+    rng = np.random.default_rng(3)
+    group = rng.integers(0, 3, 400)
+    descriptors = np.eye(3)[group] + rng.normal(0, 0.05, (400, 3))
+    sampled = maps.map_sample(400, 0, 100)
+    is_placed = np.isin(np.arange(400), sampled)
+    middle = np.array([[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]])
+    given_places = middle[group[sampled]] + rng.normal(0, 0.02, (100, 2))
+    place = maps.place_beside(descriptors, is_placed, given_places)
+    np.testing.assert_array_equal(place[sampled], given_places)
+    nearest = np.linalg.norm(place[:, None] - middle[None], axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, group)
+    other = int(np.flatnonzero(~is_placed)[0])
+    order = np.argsort(np.linalg.norm(descriptors[sampled] - descriptors[other], axis=1))[: maps.N_PLACED_BY]
+    np.testing.assert_allclose(place[other], np.median(given_places[order], axis=0))
+
+
 def test_groups_look_different() -> None:
     looks = [(style.group_colour(k), style.group_marker(k)) for k in range(64)]
     assert len(set(looks)) == 64

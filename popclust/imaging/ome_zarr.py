@@ -88,6 +88,37 @@ def read_ome_zarr(store: Any) -> Volume:
     return Volume(np.asarray(array[...]), spacing, origin)
 
 
+class StoredVolume:
+    """A stored volume of which slices are read, each with the chunks it lies in."""
+
+    def __init__(self, store: Any) -> None:
+        """Look at what there is; raises as `read_ome_zarr`."""
+        self._array, spacing, origin = _image(store)
+        z, y, x = self._array.shape
+        self.grid = StoredGrid((z, y, x), spacing, origin)
+        self._slabs: dict[int, tuple[int, NDArray[np.int16]]] = {}
+
+    def slice(self, axis: int, index: int) -> Volume:
+        """One voxel thick; the neighbours within its chunks are kept, so that scrolling hardly reads.
+
+        Parameters
+        ----------
+        axis : int
+            Which of z, y, x it is perpendicular to.
+        index : int
+            Which slice along it, 0 .. shape - 1.
+        """
+        keep = [slice(None)] * 3
+        first = index // _CHUNK * _CHUNK
+        if axis not in self._slabs or self._slabs[axis][0] != first:
+            keep[axis] = slice(first, first + _CHUNK)
+            self._slabs[axis] = (first, np.asarray(self._array[tuple(keep)]))
+        keep[axis] = slice(index - first, index - first + 1)
+        origin = list(self.grid.origin_mm)
+        origin[axis] += index * self.grid.spacing_mm[axis]
+        return Volume(self._slabs[axis][1][tuple(keep)], self.grid.spacing_mm, _vector(origin))
+
+
 def read_ome_zarr_grid(store: Any) -> StoredGrid:
     """Where the voxels lie that `read_ome_zarr` would read; raises as it does."""
     array, spacing, origin = _image(store)

@@ -116,18 +116,74 @@ class Groupings:
         if len(rows) != 1:
             raise ValueError(f"grouping: there is no {grouping}")
         (row,) = rows
-        return pd.DataFrame(
-            {
-                "volume_id": self.volume_id,
-                "descriptor": grouping.descriptor,
-                "n_clusters": grouping.n_clusters,
-                "seed": grouping.seed,
-                "cluster": self.cluster[row].astype(np.int64),
-                "distance": self.distance[row].astype(np.float64),
-                "stability": self.stability[row].astype(np.float64),
-                "unstable": self.stability[row] < UNSTABLE,
-            }
-        )
+        return _rows_of(grouping, self.volume_id, self.cluster[row], self.distance[row], self.stability[row])
+
+
+@dataclass(frozen=True)
+class StoredGroupings:
+    """All groupings of a study as they lie in its stores: one is read when it is asked for."""
+
+    grid: pd.DataFrame
+    """(grouping,) columns of :data:`GRID`, sorted."""
+    stores: tuple[xr.Dataset, ...]
+    """Variables cluster, distance and stability by grouping and volume, not loaded."""
+    place: NDArray[np.intp]
+    """(grouping, 2) of every row of the grid: which store, and which of its groupings."""
+
+    @classmethod
+    def open(cls, study: Study) -> StoredGroupings:
+        """Look at what there is; raises as `Study.read_dataset`."""
+        stores = [study.open_dataset("groupings")]
+        if study.exists("repeats.zarr", "zarr.json"):
+            stores.append(_agreed_store(study.open_dataset("repeats")))
+        parts = [
+            pd.DataFrame({name: store[name].values for name in GRID}).assign(
+                store=i, row=range(store.sizes["grouping"])
+            )
+            for i, store in enumerate(stores)
+        ]
+        grid = pd.concat(parts, ignore_index=True).astype({"descriptor": str}).sort_values(GRID, ignore_index=True)
+        return cls(grid[GRID], tuple(stores), grid[["store", "row"]].to_numpy(np.intp))
+
+    def table(self, grouping: Grouping) -> pd.DataFrame:
+        """As :meth:`Groupings.table`.
+
+        Raises
+        ------
+        ValueError
+            There is no such grouping.
+        """
+        rows = np.flatnonzero(grouping.rows(self.grid))
+        if len(rows) != 1:
+            raise ValueError(f"grouping: there is no {grouping}")
+        store, row = self.place[rows[0]]
+        own = self.stores[store].isel(grouping=row)
+        values = (own[name].to_numpy() for name in ("cluster", "distance", "stability"))
+        return _rows_of(grouping, own["volume"].to_numpy().astype(object), *values)
+
+
+def _rows_of(
+    grouping: Grouping, volume_id: NDArray, cluster: NDArray, distance: NDArray, stability: NDArray
+) -> pd.DataFrame:
+    """Rows of the table clusters."""
+    return pd.DataFrame(
+        {
+            "volume_id": volume_id,
+            "descriptor": grouping.descriptor,
+            "n_clusters": grouping.n_clusters,
+            "seed": grouping.seed,
+            "cluster": cluster.astype(np.int64),
+            "distance": distance.astype(np.float64),
+            "stability": stability.astype(np.float64),
+            "unstable": stability < UNSTABLE,
+        }
+    )
+
+
+def _agreed_store(repeats: xr.Dataset) -> xr.Dataset:
+    """What the runs of the chain agree on, laid out as groupings.zarr."""
+    store = repeats[["agreed", "distance", "stability"]].rename(agreed="cluster")
+    return store.assign(seed=("grouping", np.full(store.sizes["grouping"], AGREED)))
 
 
 def read_groupings(study: Study) -> Groupings:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
-import xarray as xr
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
@@ -21,11 +19,12 @@ from bokeh.models import ColumnDataSource, Div, TabPanel, Tabs
 from bokeh.server.server import Server
 
 from popclust.errors import InputError
+from popclust.parts import Done
 from popclust.presentation import explorer_data as data
 from popclust.presentation import explorer_selection as several
+from popclust.presentation.explorer_map import map_of
 from popclust.presentation.explorer_parts import (
     Controls,
-    MapPlot,
     MatrixPlot,
     alike_table,
     associations_table,
@@ -84,8 +83,9 @@ def start_server(study: Study, port: int) -> Server:
         There is nothing to explore yet, or the port is taken.
     """
     _refuse_taken(port)
-    data.read_explored(study)  # tells now, not in the browser, if there is nothing to see
-    application = Application(FunctionHandler(lambda document: fill(document, study)))
+    reader = Reader(study)
+    reader.read()  # tells now, not in the browser, if there is nothing to see
+    application = Application(FunctionHandler(lambda document: fill(document, reader)))
     _have_event_loop()
     origins = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")] if port else None
     server = Server({"/": application}, port=port, address="127.0.0.1", allow_websocket_origin=origins)
@@ -112,9 +112,25 @@ def _refuse_taken(port: int) -> None:
             raise InputError(f"port {port}: cannot be used ({error}); choose another with --port") from None
 
 
-def fill(document: Document, study: Study) -> None:
+class Reader:
+    """Reads the study once for all who look, and again when a run has changed it."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._found: tuple[Done | None, ...] | None = None
+        self._explored: data.Explored | None = None
+
+    def read(self) -> data.Explored:
+        """The study as it is now; raises as `read_explored`."""
+        now = tuple(self._study.done(stage) for stage in ("ingest", "associate", "summarize"))
+        if self._explored is None or now != self._found:
+            self._explored, self._found = data.read_explored(self._study), now
+        return self._explored
+
+
+def fill(document: Document, reader: Reader) -> None:
     """Put the explorer into a Bokeh document: one session of one browser tab."""
-    Session(data.read_explored(study)).show(document)
+    Session(reader.read()).show(document)
 
 
 class Session:
@@ -142,7 +158,7 @@ class Session:
         self._controls = Controls(explored, self.grouping)
         self.descriptor, self.n_clusters = self._controls.descriptor, self._controls.n_clusters
         self.seed, self.colour, self.group = self._controls.seed, self._controls.colour, self._controls.group
-        self.map = MapPlot(self.points, len(explored.volumes))
+        self.map = map_of(explored.volumes[["x", "y"]].to_numpy(), self.points, "near volumes look alike (t-SNE)")
         self.matrix = MatrixPlot(self.cells)
         self.shares.data = self._shares_of(None)
         self.tabs = self._make_tabs()
@@ -168,7 +184,7 @@ class Session:
         panels = {
             "Volume": volume,
             "Group": column(self.group, self.card),
-            "Selection": column(self.chosen, save_button(self.points)),
+            "Selection": column(self.chosen, save_button(self._to_csv)),
         }
         return Tabs(tabs=[TabPanel(title=title, child=child) for title, child in panels.items()])
 
@@ -179,8 +195,7 @@ class Session:
         self.clusters = data.clusters_of(self.explored, self.grouping)
         self.headline.text = data.grouping_html(self.explored, self.grouping)
         self.tests.data = data.association_table(self.explored, self.grouping).to_dict("list")
-        own = self.explored.view.associations
-        self.all_tests = own[self.grouping.rows(own)].reset_index(drop=True)
+        self.all_tests = self.explored.tests_of(self.grouping)
         self.matrix.fill(self.all_tests, self.grouping.n_clusters, self.explored.view.alpha)
         numbers = [str(k) for k in range(self.grouping.n_clusters)]
         self.group.update(options=["", *numbers], value="")
@@ -190,21 +205,19 @@ class Session:
     def recolour(self) -> None:
         """Colour the map by what is chosen; the legend says the same."""
         volumes = self.explored.volumes
-        looks = data.appearance(self.explored, self.clusters, self.colour.value)
-        self.points.data = {
-            **{name: volumes[name].tolist() for name in ("x", "y", "volume_id", "kernel", "scanner")},
-            "group": self.clusters["cluster"].tolist(),
-            **looks.to_dict("list"),
-        }
-        self.map.name_categories(data.categories(looks))
+        self.looks = data.appearance(self.explored, self.clusters, self.colour.value)
+        said = {name: volumes[name].to_numpy(object) for name in ("volume_id", "kernel", "scanner")}
+        self.map.show(self.looks, {**said, "group": self.clusters["cluster"].to_numpy()})
 
     def pick(self, indices: list[int]) -> None:
         """Show the volume that was clicked, or test those that were drawn around."""
         title, self._title = self._title, ""
+        is_one = bool(indices) and not title and self._is_one_click(indices)
+        self.light(indices, indices[:1] if is_one else [])
         if not indices:
             self.shares.data = self._shares_of(None)
             return
-        if title or not self._is_one_click(indices):
+        if not is_one:
             self.chosen.text = several.selection_html(self.explored, indices, title)
             self.tabs.active = _SELECTION
             return
@@ -212,7 +225,7 @@ class Session:
         self.viewer.show(str(self.explored.volumes["volume_id"].iloc[index]))
         self.facts.text = data.volume_html(self.explored, self.clusters, index)
         self.shares.data = self._shares_of(index)
-        alike = several.neighbours_of(self.explored, *self._descriptors, index)
+        alike = several.neighbours_of(self.explored, index)
         self.alike.data = alike.assign(group=self.clusters["cluster"].to_numpy()[alike["index"]]).to_dict("list")
         self.tabs.active = _VOLUME
 
@@ -223,15 +236,21 @@ class Session:
         topics = [str(t) for t in range(share.shape[1])]
         return {"topic": topics, "share": own.tolist(), "all": share.mean(axis=0).tolist()}
 
-    @cached_property
-    def _descriptors(self) -> tuple[xr.Dataset, xr.Dataset]:
-        study = self.explored.view.study
-        return study.read_dataset("word_counts"), study.read_dataset("topics")
+    def light(self, indices: list[int], of_whom: list[int]) -> None:
+        """What is chosen stands out; a patient's volumes and cells of the matrix are ringed."""
+        patient = self.explored.patient
+        lit = np.flatnonzero(np.isin(patient, patient[of_whom])) if of_whom else np.zeros(0, np.intp)
+        self.map.light(np.asarray(indices, np.intp), lit)
+        self.matrix.ring(several.cells_of(self.explored, self.clusters, lit))
 
     def _is_one_click(self, indices: list[int]) -> bool:
         """A click on points that lie upon each other selects them all: the first is meant."""
         place = self.explored.volumes[["x", "y"]].to_numpy()[indices]
         return len(indices) == 1 or float(np.ptp(place, axis=0).max()) < _ONE_PLACE
+
+    def _to_csv(self) -> str:
+        chosen = self.points.selected.indices
+        return several.selection_csv(self.explored, self.clusters, self.looks, self.colour.value, chosen)
 
     def _listen(self) -> None:
         self.descriptor.on_change("value", lambda attr, old, new: self.regroup())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from popclust.errors import InputError
-from popclust.population.groupings import Groupings, read_groupings
+from popclust.population.groupings import StoredGroupings
 from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values, in_steps
 from popclust.presentation.figures import map_of_population
-from popclust.presentation.maps import MIN_MAP_VOLUMES
+from popclust.presentation.maps import MIN_MAP_VOLUMES, place_beside
 from popclust.presentation.profiles import odds_ratio_text
 from popclust.presentation.slices import Tile
 from popclust.presentation.style import FAINT, RED, group_colour, group_marker, natural_key
-from popclust.presentation.view import StudyView, read_store, read_view
+from popclust.presentation.view import StudyView, read_store, read_view, tests_of, volume_descriptors
 from popclust.reported import Grouping
 from popclust.study import Study
 
@@ -44,8 +45,32 @@ class Explored:
     """(volume, term) bool by volume_id; only volumes with a report."""
     term_names: dict[str, str]
     """Name of each term, the most frequent first."""
-    groupings: Groupings
+    groupings: StoredGroupings
     """All that can be chosen."""
+
+    @cached_property
+    def root_share(self) -> NDArray[np.float64]:
+        """(volume, topic) roots of the shares: their distances are Hellinger's, as those that groups are formed on."""
+        total = self.topic_share.sum(axis=1, keepdims=True)
+        return np.sqrt(self.topic_share / np.where(total > 0, total, 1.0))
+
+    @cached_property
+    def patient(self) -> NDArray[np.object_]:
+        """(volume,) whose each is."""
+        of_volume = self.view.cohort.set_index("volume_id")["patient_id"]
+        return of_volume.reindex(self.volumes["volume_id"]).to_numpy(object)
+
+    @cached_property
+    def of_patient(self) -> pd.Series:
+        """(report,) whose each row of `has_term` is."""
+        of_volume = self.view.cohort.set_index("volume_id")["patient_id"]
+        return of_volume.reindex(self.has_term.index)
+
+    def tests_of(self, grouping: Grouping) -> pd.DataFrame:
+        """Tests of a grouping: rows of associations.parquet, read when they are asked for."""
+        if grouping == self.view.reported or self.view.associations.empty:
+            return self.view.reported_associations()
+        return tests_of(self.view.study, grouping)
 
 
 def read_explored(study: Study) -> Explored:
@@ -56,7 +81,7 @@ def read_explored(study: Study) -> Explored:
     InputError
         No groups are reported yet, or too few volumes are grouped for a map.
     """
-    view = read_view(study)
+    view = read_view(study, all_tests=False)
     if view.reported is None or len(view.groups) < MIN_MAP_VOLUMES:
         raise InputError(f"{study.url}: too little is grouped to explore; `popclust run {study.url}` goes on")
     place = _place(view)
@@ -70,7 +95,7 @@ def read_explored(study: Study) -> Explored:
     has_term, names = _terms(view, volumes["volume_id"])
     if not study.exists("groupings.zarr", "zarr.json"):
         raise InputError(f"{study.url}: groupings.zarr is missing; `popclust run {study.url}` makes it")
-    return Explored(view, volumes, share, has_term, names, read_groupings(study))
+    return Explored(view, volumes, share, has_term, names, StoredGroupings.open(study))
 
 
 def clusters_of(explored: Explored, grouping: Grouping) -> pd.DataFrame:
@@ -142,8 +167,7 @@ def categories(looks: pd.DataFrame) -> dict[str, int]:
 
 def association_table(explored: Explored, grouping: Grouping) -> pd.DataFrame:
     """Significant associations of a grouping as text and numbers, the smallest p first."""
-    tests = explored.view.associations
-    found = tests[grouping.rows(tests)]
+    found = explored.tests_of(grouping)
     found = found[found["p_holm"] <= explored.view.alpha].sort_values(["p_holm", "p_value", "term", "cluster"])
     return pd.DataFrame(
         {
@@ -235,8 +259,21 @@ def _place(view: StudyView) -> pd.DataFrame:
         frame = pd.read_csv(io.BytesIO(view.study.read_bytes("figures", "map.csv")), dtype={"volume_id": str})
         known = view.groups.set_index("volume_id")["cluster"].reindex(frame["volume_id"])
         if len(frame) and known.eq(frame["cluster"].to_numpy()).all():
-            return frame
+            return _with_the_others(view, frame)
     return map_of_population(view)
+
+
+def _with_the_others(view: StudyView, frame: pd.DataFrame) -> pd.DataFrame:
+    """The map with the volumes that an earlier popclust left out of it."""
+    if len(frame) == len(view.groups) or view.reported is None:
+        return frame
+    known, shown = frame.set_index("volume_id"), view.groups.reset_index(drop=True)
+    is_placed = shown["volume_id"].isin(known.index).to_numpy()
+    placed = known.loc[shown.loc[is_placed, "volume_id"], ["x", "y"]].to_numpy()
+    place = place_beside(
+        volume_descriptors(view.study, view.reported.descriptor, shown["volume_id"]), is_placed, placed
+    )
+    return shown[["volume_id", "cluster"]].assign(x=place[:, 0], y=place[:, 1])
 
 
 def _terms(view: StudyView, volume_ids: pd.Series) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from bokeh.core.properties import value
 from bokeh.models import (
     Button,
     ColorBar,
@@ -16,8 +15,6 @@ from bokeh.models import (
     DataTable,
     FactorRange,
     HoverTool,
-    Legend,
-    LegendItem,
     LinearColorMapper,
     NumberFormatter,
     ScientificFormatter,
@@ -46,17 +43,11 @@ _COLUMNS = (
 )
 """Field, title, width and whether it sorts: text of numbers does not."""
 _MATRIX_TERMS = 60
-_MANY = 2000
-"""More points than these are drawn by the graphics card."""
 _DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 
 _SAVE = """
-const fields = ["volume_id", "group", "category", "scanner", "kernel"];
-const chosen = source.selected.indices.length ? source.selected.indices : [...source.data["volume_id"].keys()];
-const cell = (v) => '"' + String(v).replaceAll('"', '""') + '"';
-const lines = [fields.join(","), ...chosen.map((i) => fields.map((f) => cell(source.data[f][i])).join(","))];
 const link = document.createElement("a");
-link.href = URL.createObjectURL(new Blob([lines.join("\\n") + "\\n"], { type: "text/csv" }));
+link.href = URL.createObjectURL(new Blob([source.data["csv"][0]], { type: "text/csv" }));
 link.download = "selection.csv";
 link.click();
 URL.revokeObjectURL(link.href);
@@ -86,44 +77,6 @@ class Controls:
         self.group = Select(title="group", options=[""], value="", width=120)
 
 
-class MapPlot:
-    """The map with a legend of its own: Bokeh's is made once and stays as it was when the colours change."""
-
-    def __init__(self, points: ColumnDataSource, n_points: int) -> None:
-        plot = figure(
-            width=700, height=520, tools="tap,lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
-            active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above",
-            title="near volumes look alike (t-SNE)", match_aspect=True,
-            output_backend="webgl" if n_points > _MANY else "canvas",
-        )  # fmt: skip
-        plot.toolbar.logo = None
-        self._dots = plot.scatter(
-            "x", "y", source=points, size=10, marker="marker", fill_color="colour", line_color="white",
-            line_width=0.5, selection_line_color=INK, selection_line_width=2, nonselection_fill_alpha=0.35,
-            nonselection_line_color="white",
-        )  # fmt: skip
-        tips = [("volume", "@volume_id"), ("group", "@group"), ("", "@category"), ("scanner", "@scanner")]
-        plot.add_tools(HoverTool(tooltips=tips))
-        plot.axis.visible = False
-        plot.grid.visible = False
-        plot.outline_line_color = "#dfe3e8"
-        self.legend = Legend(items=[], border_line_color=None, label_text_font_size="11px", spacing=1)
-        plot.add_layout(self.legend, "right")
-        self.plot: Any = plot
-        self._n_points = n_points
-
-    def name_categories(self, first_of: Mapping[str, int]) -> None:
-        """Name every category by the first volume that shows it, in two columns where there are many."""
-        size = float(np.clip(220 / np.sqrt(max(1, self._n_points)), 4, 10))
-        for glyph in (self._dots.glyph, self._dots.selection_glyph, self._dots.nonselection_glyph):
-            glyph.size = size
-        self.legend.ncols = -(-len(first_of) // 26) or 1
-        self.legend.items = [
-            LegendItem(label=value(shortened(name, 30)), renderers=[self._dots], index=index)
-            for name, index in first_of.items()
-        ]
-
-
 class MatrixPlot:
     """Terms against groups; a click on a cell is for others to hear."""
 
@@ -138,6 +91,8 @@ class MatrixPlot:
             "group", "row", 0.94, 0.9, source=cells, fill_color={"field": "strength", "transform": colours},
             line_color=None, selection_line_color=INK, selection_line_width=2, nonselection_fill_alpha=1.0,
         )  # fmt: skip
+        self._ringed = ColumnDataSource({"group": [], "row": []})
+        plot.rect("group", "row", 0.94, 0.9, source=self._ringed, fill_color=None, line_color="#d4006a", line_width=2.5)
         plot.add_layout(ColorBar(color_mapper=colours, title="log2 odds ratio", width=10, label_standoff=4), "right")
         tips = [("term", "@term"), ("group", "@group"), ("with the term", "@V of @R"), ("p", "@p_holm{0.0e}")]
         plot.add_tools(HoverTool(tooltips=tips))
@@ -157,6 +112,17 @@ class MatrixPlot:
         self.plot.xaxis.major_label_orientation = "vertical" if n_groups > 24 else "horizontal"
         self.cells.selected.indices = []
         self.cells.data = cells.to_dict("list")
+
+    def ring(self, cells: set[tuple[int, str]]) -> None:
+        """Ring the cells (group, term_id) of one patient."""
+        own = zip(*(self.cells.data[n] for n in ("cluster", "term_id", "group", "row")), strict=True)
+        found = [(group, row) for cluster, term_id, group, row in own if (cluster, term_id) in cells]
+        self._ringed.data = {"group": [g for g, _ in found], "row": [r for _, r in found]}
+
+    @property
+    def ringed(self) -> set[tuple[str, str]]:
+        """Cells (group, row) that are ringed."""
+        return set(zip(self._ringed.data["group"], self._ringed.data["row"], strict=True))
 
 
 def _row_names(terms: pd.DataFrame) -> dict[str, str]:
@@ -201,8 +167,10 @@ def topics_plot(shares: ColumnDataSource) -> Any:
     return plot
 
 
-def save_button(points: ColumnDataSource) -> Button:
-    """What is selected, as CSV, from the browser: pseudonyms and what the map shows."""
-    button = Button(label="save the selection (CSV)", width=200)
-    button.js_on_click(CustomJS(args={"source": points}, code=_SAVE))
+def save_button(to_csv: Callable[[], str]) -> Button:
+    """What is selected, as CSV: made here when it is asked for, saved by the browser."""
+    button, file = Button(label="save the selection (CSV)", width=200), ColumnDataSource({"csv": [""]})
+    file.js_on_change("data", CustomJS(args={"source": file}, code=_SAVE))
+    button.on_click(lambda: file.update(data={"csv": [to_csv()]}))
+    button.tags = [file]  # so that the browser knows it
     return button

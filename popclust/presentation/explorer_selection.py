@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from markupsafe import Markup
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from popclust.evaluation.fisher import fisher_exact
-from popclust.population.neighbours import neighbours
 from popclust.presentation.explorer_data import Explored
 from popclust.presentation.profiles import odds_ratio_text, p_text
 
@@ -41,14 +39,14 @@ def exploratory_test(explored: Explored, indices: Sequence[int]) -> pd.DataFrame
         term_id, term, V, R, C, B, odds_ratio, p_value, p_holm (over the terms), the smallest p first.
     """
     terms = list(explored.term_names)
-    patient = explored.view.cohort.set_index("volume_id")["patient_id"]
     chosen = set(explored.volumes["volume_id"].iloc[list(indices)])
-    present = explored.has_term[terms]
-    of_volume = patient.reindex(present.index)
-    has_term = present.groupby(of_volume.to_numpy()).any()
-    is_chosen = pd.Series(present.index.isin(chosen), index=present.index).groupby(of_volume.to_numpy()).any()
-    inside = is_chosen.reindex(has_term.index).to_numpy(bool)
-    table = has_term.to_numpy(bool)
+    person, _ = pd.factorize(explored.of_patient)
+    n_people = int(person.max(initial=-1)) + 1
+    report, term = np.nonzero(explored.has_term[terms].to_numpy(bool))
+    table = np.zeros((n_people, len(terms)), bool)
+    table[person[report], term] = True
+    inside = np.zeros(n_people, bool)
+    inside[person[explored.has_term.index.isin(chosen)]] = True
     V, C = table[inside].sum(axis=0), table.sum(axis=0)
     R, B = int(inside.sum()), len(table)
     test = fisher_exact(V, R, C, B)
@@ -62,10 +60,9 @@ def exploratory_test(explored: Explored, indices: Sequence[int]) -> pd.DataFrame
 
 def selection_html(explored: Explored, indices: Sequence[int], title: str = "") -> str:
     """Who is in a selection, and the test of it, escaped."""
-    volumes = explored.volumes["volume_id"].iloc[list(indices)]
-    patients = explored.view.cohort.set_index("volume_id")["patient_id"].reindex(volumes).nunique()
+    patients = pd.Series(explored.patient[list(indices)]).nunique()
     head = Markup("<h3>{}</h3><p>{} volumes of {} patients.</p>").format(
-        title or "Selection", f"{len(volumes):,}", f"{patients:,}"
+        title or "Selection", f"{len(indices):,}", f"{patients:,}"
     )
     if not explored.term_names:
         return str(head + Markup("<p>There are no terms to test.</p>"))
@@ -94,22 +91,33 @@ def volumes_of_cell(explored: Explored, clusters: pd.DataFrame, cluster: int, te
     return np.flatnonzero((clusters["cluster"].to_numpy() == cluster) & has_term).tolist()
 
 
-def neighbours_of(
-    explored: Explored, words: xr.Dataset, topics: xr.Dataset, index: int, n: int = N_NEIGHBOURS
-) -> pd.DataFrame:
+def neighbours_of(explored: Explored, index: int, n: int = N_NEIGHBOURS) -> pd.DataFrame:
     """The volumes whose topics are most alike, among those on the map: index, volume_id, distance, nearest first."""
-    on_map = pd.Series(np.arange(len(explored.volumes)), index=explored.volumes["volume_id"].astype(str))
-    wanted = on_map.index.to_numpy(object)
-    masses = explored.view.study.settings.encode
-    found = neighbours(words.sel(volume=wanted), topics.sel(volume=wanted), str(on_map.index[index]), n, "lda", masses)
-    return found.assign(index=on_map.loc[found["volume_id"]].to_numpy())
+    root = explored.root_share
+    distance = np.linalg.norm(root - root[index], axis=1)
+    distance[index] = np.inf
+    names = explored.volumes["volume_id"].to_numpy(object)
+    near = np.flatnonzero(distance <= np.partition(distance, min(n, len(distance)) - 1)[min(n, len(distance)) - 1])
+    order = sorted(near[np.isfinite(distance[near])].tolist(), key=lambda i: (distance[i], str(names[i])))[:n]
+    return pd.DataFrame({"index": order, "volume_id": names[order], "distance": distance[order]})
+
+
+def selection_csv(
+    explored: Explored, clusters: pd.DataFrame, looks: pd.DataFrame, choice: str, indices: Sequence[int]
+) -> str:
+    """The chosen volumes, or all where none is: pseudonyms, groups, what the map is coloured by, acquisition."""
+    rows = explored.volumes.drop(columns=["x", "y"])
+    rows.insert(1, "group", clusters["cluster"].to_numpy())
+    rows.insert(2, "coloured_by", choice)
+    rows.insert(3, "category", looks["category"].to_numpy())
+    return rows.iloc[list(indices) or slice(None)].to_csv(index=False, lineterminator="\n")
 
 
 def group_html(explored: Explored, clusters: pd.DataFrame, tests: pd.DataFrame, cluster: int, alpha: float) -> str:
     """What is known of a group, escaped."""
     own = clusters["cluster"].to_numpy() == cluster
     volumes = explored.volumes[own]
-    patients = explored.view.cohort.set_index("volume_id")["patient_id"].reindex(volumes["volume_id"]).nunique()
+    patients = pd.Series(explored.patient[own]).nunique()
     stability = clusters.loc[own, "stability"].mean()
     found = tests[(tests["cluster"] == cluster) & (tests["p_holm"] <= alpha)].sort_values(["p_holm", "term"])
     lines = [
@@ -124,6 +132,14 @@ def group_html(explored: Explored, clusters: pd.DataFrame, tests: pd.DataFrame, 
     ]
     body = Markup("").join(Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, value) for name, value in lines)
     return str(Markup("<h3>Group {}</h3><table>{}</table>").format(cluster, body))
+
+
+def cells_of(explored: Explored, clusters: pd.DataFrame, lit: NDArray[np.integer]) -> set[tuple[int, str]]:
+    """Cells of the matrix (group, term_id) that volumes on the map stand in."""
+    ids = explored.volumes["volume_id"].to_numpy(object)[lit]
+    group = dict(zip(ids, clusters["cluster"].to_numpy()[lit].tolist(), strict=True))
+    reported = explored.has_term.loc[explored.has_term.index.isin(ids), list(explored.term_names)]
+    return {(group[v], str(t)) for v, row in reported.iterrows() for t in row.index[row.to_numpy(bool)]}
 
 
 def matrix_cells(tests: pd.DataFrame, term_ids: Sequence[str], alpha: float) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from bokeh.layouts import column, row
 from bokeh.models import Checkbox, Div, Select, Slider
 from markupsafe import escape
 
-from popclust.imaging.ome_zarr import read_ome_zarr
+from popclust.imaging.ome_zarr import StoredGrid, StoredVolume
 from popclust.imaging.volume import Volume
 from popclust.presentation.explorer_data import data_uri
 from popclust.presentation.pictures import read_lungs
@@ -27,7 +27,7 @@ class VolumeViewer:
     def __init__(self, study: Study, css: str) -> None:
         self.study = study
         self.volume_id = ""
-        self.volume: Volume | None = None
+        self.volume: StoredVolume | None = None
         self.lungs: Volume | None = None
         self.note = Div(text="<p>Click a volume on the map.</p>", stylesheets=[css])
         self.window = Select(title="window", options=list(WINDOWS_HU), value="lung", width=120)
@@ -54,11 +54,11 @@ class VolumeViewer:
             self._say("The study holds no voxels of this volume.")
             return
         self._say("")
-        volume = read_ome_zarr(self.study.path("volumes", f"{volume_id}.ome.zarr"))
+        volume = StoredVolume(self.study.path("volumes", f"{volume_id}.ome.zarr"))
         self.lungs = read_lungs(self.study, volume_id)
         for plane, axis in AXIS_OF_PLANE.items():
-            n_slices = volume.shape[axis]
-            self.sliders[plane].update(end=max(1, n_slices - 1), value=self._middle(volume, axis))
+            n_slices = volume.grid.shape[axis]
+            self.sliders[plane].update(end=max(1, n_slices - 1), value=self._middle(volume.grid, axis))
         self.volume = volume  # from here on a slider draws
         self.redraw()
 
@@ -73,32 +73,32 @@ class VolumeViewer:
     def _draw(self, plane: Plane) -> None:
         if self.volume is None:
             return
-        axis, index = AXIS_OF_PLANE[plane], int(self.sliders[plane].value)
-        position_mm = self.volume.origin_mm[axis] + index * self.volume.spacing_mm[axis]
+        axis, grid = AXIS_OF_PLANE[plane], self.volume.grid
+        index = min(int(self.sliders[plane].value), grid.shape[axis] - 1)
         tile = slice_tile(
-            self.volume,
+            self.volume.slice(axis, index),
             self.lungs,
             plane,
             TILE_PX,
             outline=self.outline.active,
             marks=True,
-            position_mm=position_mm,
+            position_mm=grid.origin_mm[axis] + index * grid.spacing_mm[axis],
             window_hu=WINDOWS_HU[self.window.value],
         )
-        n_slices = self.volume.shape[axis]
+        n_slices = grid.shape[axis]
         alt = f"{plane} slice {index + 1} of {n_slices} of {self.volume_id}, {self.window.value} window"
         self.pictures[
             plane
         ].text = f'<img alt="{escape(alt)}" src="{data_uri(tile)}" width="{TILE_PX}" height="{TILE_PX}">'
 
-    def _middle(self, volume: Volume, axis: int) -> int:
+    def _middle(self, grid: StoredGrid, axis: int) -> int:
         """Index of the plane with most lung, the middle one without a mask."""
         if self.lungs is None or not self.lungs.voxels.any():
-            return volume.shape[axis] // 2
+            return grid.shape[axis] // 2
         area = self.lungs.voxels.sum(axis=tuple(a for a in range(3) if a != axis))
         place = self.lungs.origin_mm[axis] + middle_of_most(area) * self.lungs.spacing_mm[axis]
-        index = round((place - volume.origin_mm[axis]) / volume.spacing_mm[axis])
-        return int(np.clip(index, 0, volume.shape[axis] - 1))
+        index = round((place - grid.origin_mm[axis]) / grid.spacing_mm[axis])
+        return int(np.clip(index, 0, grid.shape[axis] - 1))
 
     def _say(self, text: str) -> None:
         self.note.text = f"<p>{escape(text)}</p>" if text else ""

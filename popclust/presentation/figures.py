@@ -23,6 +23,7 @@ from popclust.presentation.maps import (
     framed_by_group,
     map_figure,
     map_sample,
+    place_beside,
     principal_axes,
     principal_figure,
 )
@@ -196,7 +197,12 @@ def _map(view: StudyView) -> Iterator[Drawn]:
             where: framed_by_group(pictures[row["volume_id"]].axial, int(row["cluster"]))
             for where, row in shown.items()
         }
-    sampled = f" A random {len(frame):,} of {len(view.groups):,} volumes." if len(frame) < len(view.groups) else ""
+    n_sampled = len(map_sample(len(frame), view.study.settings.summarize.seed))
+    sampled = (
+        f" t-SNE is of a random {n_sampled:,} of {len(frame):,} volumes; each other lies where those most like it do."
+        if n_sampled < len(frame)
+        else ""
+    )
     what = DESCRIPTOR_TITLES[view.reported.descriptor]
     caption = (
         f"t-SNE of the volume descriptors ({what}): near volumes look alike; far distances mean nothing. "
@@ -229,8 +235,11 @@ def map_of_population(view: StudyView) -> pd.DataFrame:
     if view.reported is None:
         raise ValueError("view: no grouping is reported, so there is no map")
     seed = view.study.settings.summarize.seed
-    shown = view.groups.iloc[map_sample(len(view.groups), seed)].reset_index(drop=True)
-    place = embed(volume_descriptors(view.study, view.reported.descriptor, shown["volume_id"]), seed)
+    shown = view.groups.reset_index(drop=True)
+    descriptors = volume_descriptors(view.study, view.reported.descriptor, shown["volume_id"])
+    sampled = map_sample(len(shown), seed)
+    is_placed = np.isin(np.arange(len(shown)), sampled)
+    place = place_beside(descriptors, is_placed, embed(descriptors[sampled], seed))
     return shown[["volume_id", "cluster"]].assign(x=place[:, 0].round(6), y=place[:, 1].round(6))
 
 

@@ -12,13 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from popclust.presentation.slices import Tile, framed
 from popclust.presentation.style import INK, group_colour, group_marker, house_style, new_figure, without_frame
 
 MAX_MAP_VOLUMES = 10_000
-"""A map shows a random sample of larger populations: more points hide each other."""
+"""Of larger populations t-SNE is made of a random sample; the others are placed beside those most like them."""
+N_PLACED_BY = 10
+"""Volumes by which another is placed."""
 MIN_MAP_VOLUMES = 5
 """Fewer volumes have no map."""
 MAX_DRAWN = 1500
@@ -58,8 +61,41 @@ def embed(descriptors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return (place - low) / np.maximum(high - low, 1e-12)
 
 
+def place_beside(
+    descriptors: NDArray[np.float64], is_placed: NDArray[np.bool_], place: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Places of all volumes, from those of a sample: a volume lies at the median place of the most alike there.
+
+    Parameters
+    ----------
+    descriptors : (volume, feature) array
+        Volume descriptors.
+    is_placed : (volume,) array of bool
+        The sample.
+    place : (sampled, 2) array
+        Its places, which stay.
+
+    Returns
+    -------
+    (volume, 2) array
+
+    References
+    ----------
+    Poličar PG, Stražar M, Zupan B. Embedding to reference t-SNE space addresses batch effects in single-cell
+    classification. Machine Learning 2021 (where this is how a new point begins).
+    """
+    out = np.empty((len(descriptors), place.shape[1]))
+    out[is_placed] = place
+    if not is_placed.all():
+        n = min(N_PLACED_BY, len(place))
+        with threadpool_limits(1):
+            near = NearestNeighbors(n_neighbors=n, algorithm="brute").fit(descriptors[is_placed])
+            out[~is_placed] = np.median(place[near.kneighbors(descriptors[~is_placed], return_distance=False)], axis=1)
+    return out
+
+
 def map_sample(n_volumes: int, seed: int, limit: int = MAX_MAP_VOLUMES) -> NDArray[np.intp]:
-    """Sorted indices of the volumes that a map shows: all of them, or a random `limit`."""
+    """Sorted indices of the volumes that t-SNE is made of: all of them, or a random `limit`."""
     if n_volumes <= limit:
         return np.arange(n_volumes)
     return np.sort(np.random.default_rng(seed).choice(n_volumes, limit, replace=False))

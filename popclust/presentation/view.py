@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,27 +67,45 @@ class StudyView:
         return self.associations[self.reported.rows(self.associations)].reset_index(drop=True)
 
 
-def read_view(study: Study) -> StudyView:
-    """Read what is there; a table that is not made yet is empty."""
+def read_view(study: Study, *, all_tests: bool = True) -> StudyView:
+    """Read what is there; a table that is not made yet is empty.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    all_tests : bool
+        Read the tests of all groupings, or of the reported one alone: at 700 groupings they are millions.
+    """
     record = study.record("associate") if study.done("associate") else {}
     has_tests = record.get("Q") is not None
     texture = study.record("vocabulary")["words"]["haralick"] if study.done("vocabulary") else {}
+    reported = study.reported.grouping if record else None
     return StudyView(
         study=study,
         cohort=read_or_empty(study, "cohort"),
         quality=read_or_empty(study, "quality"),
-        associations=read_or_empty(study, "associations") if has_tests else schema.empty_table("associations"),
+        associations=tests_of(study, None if all_tests else reported)
+        if has_tests
+        else schema.empty_table("associations"),
         criterion=read_or_empty(study, "criterion") if has_tests else schema.empty_table("criterion"),
         reports=read_or_empty(study, "reports"),
         quarantine=read_or_empty(study, "quarantine"),
         duplicates=read_or_empty(study, "duplicates"),
-        reported=study.reported.grouping if record else None,
+        reported=reported,
         groups=read_or_empty(study, "clusters") if record else schema.empty_table("clusters"),
         record=record,
         nuisance_share=tuple(texture.get("nuisance_share", ())),
         n_removed=texture.get("n_removed", 0),
         gate=study.read_table("validity/gate") if has_tests and study.exists("validity/gate.parquet") else None,
     )
+
+
+def tests_of(study: Study, grouping: Grouping | None) -> pd.DataFrame:
+    """Tests of one grouping, or of all; empty where they are not made yet."""
+    if grouping is None or not study.exists("associations.parquet"):
+        return read_or_empty(study, "associations")
+    return study.read_table("associations", where=asdict(grouping)).reset_index(drop=True)
 
 
 def read_or_empty(study: Study, name: str) -> pd.DataFrame:
