@@ -180,6 +180,7 @@ STORES = {
 
 FILES = {
     "study.toml": "settings",
+    "deidentification.json": "what became of each DICOM attribute; no other is in the study ([docs](privacy.md))",
     "markers/<stage>/<volume_id>.json": "completion marker of a part: what it read, what it wrote, both as digests",
     "records/<stage>/<volume_id>.json": "the small record that a finished part left",
     "recipes/<digest>.json": "stage, version and settings that parts were made with",

@@ -22,10 +22,10 @@ TABLES = {
         patient_id         string        -      pseudonym of the patient
         study_id           string        -      pseudonym of the examination
         accession_id       string        -      pseudonym of the accession number, by which reports may join
-        series_number      Int64         -      as in the header
-        manufacturer       string        -      as in the header
-        model              string        -      scanner model
-        kernel             string        -      reconstruction kernel, its first value
+        series_number      Int64         -      as in the header, of at most six digits
+        manufacturer       string        -      as in the header if it is known, else a keyed hash (unlisted-...)
+        model              string        -      scanner model, likewise
+        kernel             string        -      reconstruction kernel, its first value, likewise
         slice_thickness_mm float64       mm     as in the header
         slice_distance_mm  float64       mm     measured between slice positions
         n_images           Int64         -      images of the series that were seen

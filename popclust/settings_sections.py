@@ -65,6 +65,9 @@ class IngestSettings:
     knows the name, the voxels tell."""
     accept_missing_kernel: bool = False
     """Include series whose kernel is not known (NIfTI files never tell it), without measuring."""
+    known_texts: tuple[Text, ...] = ()
+    """Makers, models and kernels that are stored as they stand in headers though popclust does not know them; others
+    that it does not know may hold a name, and a keyed hash takes their place before kernel_pattern is asked."""
     min_lung_ml: Annotated[float, Meta(ge=0), Unit("ml")] = 500.0
     """Series that show less aerated lung than this are excluded as another body part."""
     check_hu: bool = True

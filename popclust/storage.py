@@ -10,7 +10,9 @@ import ctypes
 import hashlib
 import os
 import posixpath
+import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +69,26 @@ def write_bytes(url: str, data: bytes) -> None:
     with file:
         file.write(data)
     aside.replace(path)
+
+
+def make_private(folder: Path) -> None:
+    """Make a local folder for the owner's eyes alone, with all above it that is missing."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) != 0o700:
+        folder.chmod(0o700)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a local file for the owner's eyes alone, whole or not at all."""
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.aside")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def remove(url: str) -> None:

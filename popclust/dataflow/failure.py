@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 import popclust
+from popclust import storage
 from popclust.errors import InputError, SurroundingsError
 from popclust.study import Study
 
@@ -175,7 +176,7 @@ def write_log(error: BaseException, folder: Path | None) -> Path | None:
             continue
         file = place / f"{now:%Y%m%dT%H%M%S.%f}Z.log"
         try:
-            _make_private(place)
+            storage.make_private(place)
             with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:  # noqa: PTH123
                 out.write(head + text)
         except OSError:
@@ -273,13 +274,6 @@ def _say(console: Console, label: str, message: str) -> None:
 
 def _in_one_line(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines())
-
-
-def _make_private(folder: Path) -> None:
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
 
 
 def _plain(value: Any) -> Any:

@@ -136,5 +136,4 @@ def _remove_mentions(study: Study, pseudonyms: Sequence[str], series: Sequence[s
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_bytes())
         kept = {p: state for p, state in known.items() if not any(s in p for s in series)}
-        storage.write_bytes(str(path), canonical(kept))
-        path.chmod(0o600)
+        storage.write_private(path, canonical(kept))

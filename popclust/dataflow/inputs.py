@@ -33,6 +33,8 @@ def study_key(study: Study) -> bytes:
         The key is missing though the study has parts that were named with it, or it cannot be read.
     """
     path = study.secret_path("key")
+    if not study.settings.ingest.key_file:  # the folder is popclust's own
+        storage.make_private(Path(path).parent)
     return load_key(path) if has_key(study) else create_key(path)
 
 
@@ -100,10 +102,7 @@ class HandedIn:
         if self._new:
             path = Path(self._path)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            aside = path.with_suffix(".aside")
-            aside.touch(mode=0o600)
-            aside.write_bytes(canonical(self._known))
-            aside.replace(path)
+            storage.write_private(path, canonical(self._known))
             self._new.clear()
 
     @property

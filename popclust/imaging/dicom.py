@@ -17,6 +17,8 @@ from popclust.imaging.places import is_of_the_place, open_image
 _OLDEST_YEARS = 90.0
 _YEARS = range(1971, 2200)
 """In which there is CT; other dates are placeholders of somebody's anonymizer."""
+_MAX_SERIES_NUMBER = 999_999
+"""Longer ones may be somebody's number."""
 _DESCRIPTION_TAGS = [
     "SpecificCharacterSet",
     "PatientID",
@@ -52,7 +54,7 @@ class SeriesDescription:
     accession_number: str = ""
     """AccessionNumber."""
     series_number: int | None = None
-    """SeriesNumber."""
+    """SeriesNumber, of at most six digits."""
     manufacturer: str | None = None
     """Manufacturer."""
     model: str | None = None
@@ -109,7 +111,7 @@ def _describe(dataset: Dataset) -> SeriesDescription:
         patient_id=text_of(dataset, "PatientID") or "",
         patient_issuer=text_of(dataset, "IssuerOfPatientID") or "",
         accession_number=text_of(dataset, "AccessionNumber") or "",
-        series_number=int(number[0]) if number else None,
+        series_number=int(number[0]) if number and abs(number[0]) <= _MAX_SERIES_NUMBER else None,
         manufacturer=text_of(dataset, "Manufacturer"),
         model=text_of(dataset, "ManufacturerModelName"),
         kernel=text_of(dataset, "ConvolutionKernel") or text_of(reconstruction, "ConvolutionKernel"),

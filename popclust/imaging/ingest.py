@@ -13,6 +13,7 @@ from popclust.imaging.acquisition import measure_acquisition
 from popclust.imaging.calibration import measure_calibration
 from popclust.imaging.dicom import SeriesDescription, describe_dicom, read_stack
 from popclust.imaging.files import read_file_header, read_file_voxels
+from popclust.imaging.free_text import plain_text
 from popclust.imaging.geometry import Grid, align, aligned_spacing_mm, grid_of_stack
 from popclust.imaging.lungs import lung_volume_ml, segment_lungs
 from popclust.imaging.pixels import UnreadableImagesError
@@ -73,7 +74,7 @@ def read_series(
         Nothing is raised for what is wrong with the files: it is among the record's reasons.
     """
     plan = _plan(series, settings, told)
-    record = _record(series, plan, key)
+    record = _record(series, plan, settings, key)
     reasons = reasons_for_exclusion(record, settings)
     if reasons or plan.grid is None:
         return IngestedSeries(replace(record, reasons=reasons))
@@ -160,8 +161,9 @@ def _plan(series: SeriesFiles, settings: IngestSettings, told: SeriesDescription
     return _Plan(description, grid, n_slices, tuple(problems))
 
 
-def _record(series: SeriesFiles, plan: _Plan, key: bytes) -> SeriesRecord:
+def _record(series: SeriesFiles, plan: _Plan, settings: IngestSettings, key: bytes) -> SeriesRecord:
     told = plan.description
+    known = settings.known_texts
     patient_id = patient_pseudonym(key, told.patient_issuer, told.patient_id, series.study_identity)
     day = shifted_date(key, patient_id, told.acquired_on).isoformat() if told.acquired_on else None
     distance = float(np.linalg.norm(plan.grid.steps_mm[0])) if plan.grid is not None and plan.n_slices > 1 else None
@@ -170,9 +172,9 @@ def _record(series: SeriesFiles, plan: _Plan, key: bytes) -> SeriesRecord:
         patient_id=patient_id,
         study_id=pseudonym(key, "study", series.study_identity),
         series_number=told.series_number,
-        manufacturer=told.manufacturer,
-        model=told.model,
-        kernel=told.kernel,
+        manufacturer=plain_text(key, "manufacturer", told.manufacturer, known),
+        model=plain_text(key, "model", told.model, known),
+        kernel=plain_text(key, "kernel", told.kernel, known),
         slice_thickness_mm=told.slice_thickness_mm,
         slice_distance_mm=None if distance is None else round(distance, 4),
         n_slices=plan.n_slices,

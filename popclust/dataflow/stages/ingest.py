@@ -15,6 +15,7 @@ import pandas as pd
 
 from popclust.dataflow.stage import Known, Stage, Work, each
 from popclust.errors import InputError
+from popclust.imaging import deidentification
 from popclust.imaging.header_index import HeaderIndex
 from popclust.imaging.ingest import read_series
 from popclust.imaging.ome_zarr import write_ome_zarr
@@ -140,7 +141,7 @@ def ingest(study: Study, volume_id: str) -> Made:
 
 
 def gather(work: Work) -> Made:
-    """Write cohort.parquet: one row per series seen, repeats of one series marked."""
+    """Write cohort.parquet, one row per series seen, repeats of one series marked; and what became of the headers."""
     study = work.study
     records = study.records("ingest", sorted(work.finished("ingest")))
     rows = mark_duplicates(_record_of(r) for r in records.values())
@@ -148,6 +149,7 @@ def gather(work: Work) -> Made:
     for name in ("spacing_zyx_mm", "reasons", "set_aside"):
         frame[name] = frame[name].map(lambda values: None if values is None else list(values))
     study.write_table("cohort", frame.sort_values("volume_id"))
+    study.write_json(deidentification.deidentification_record(), deidentification.FILE)
     included = [r for r in rows if r.included]
     reasons = Counter(code for r in rows for code in r.reasons)
     counts = {
@@ -206,7 +208,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=10,
+    version=11,
     title="read series",
     sections=("ingest",),
     needs=needs,
@@ -215,7 +217,7 @@ STAGE = Stage(
     unmakeable=unmakeable,
     build_needs=lambda known: each(known.finished("ingest")),
     build=gather,
-    results=("cohort.parquet",),
+    results=("cohort.parquet", deidentification.FILE),
     prepare=prepare,
     preview=preview,
     last_seen=last_seen,
