@@ -88,7 +88,8 @@ class ClusterSettings:
     """Groups of volumes."""
 
     engine: Literal["auto", "exact", "minibatch"] = "auto"
-    """'exact': scikit-learn's k-means; 'minibatch': dask-ml's, out of core; 'auto': exact up to exact_limit volumes."""
+    """'exact': scikit-learn's k-means; 'minibatch': dask-ml's, from the exact groups of a sample; 'auto': exact up to
+    exact_limit volumes."""
     exact_limit: Annotated[CountOrNone, Unit("volumes")] = 50_000
     """Volumes up to which 'auto' is exact."""
     n_clusters_min: Annotated[int, Meta(ge=2)] = 2

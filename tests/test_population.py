@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from popclust.dataflow.learning import minibatch_centres
 from popclust.errors import InputError
 from popclust.population.clustering import (
+    KMeansFit,
     descriptor_matrix,
+    exact_kmeans,
     group_over_seeds,
     group_volumes,
     numbers_of_clusters,
@@ -112,6 +115,24 @@ def test_topics_are_shares_and_transform_again_the_same():
     assert model.word_of_topic.sum(axis=1) == pytest.approx(1)
     assert (fit_topics(scaled, TopicsSettings(n_topics=4)).components == model.components).all()
     assert model.transform(scaled[:3]) == pytest.approx(topics[:3], abs=1e-6)
+
+
+@pytest.mark.parametrize("fit", [exact_kmeans, minibatch_centres])
+def test_volumes_that_are_alike_are_one_group_and_gaps_are_refused(fit: KMeansFit):
+    assert group_volumes(np.ones((9, 3)), 4, 0, fit).cluster.tolist() == [0] * 9
+    two = group_volumes(np.repeat(np.eye(3)[:2], [5, 4], axis=0), 4, 0, fit)
+    assert two.cluster.tolist() == [0] * 5 + [1] * 4
+    assert two.centres.shape == (4, 3) and not two.distance.any()
+    ordered = np.vstack([np.ones((900, 2)), np.arange(6.0).reshape(3, 2)])  # what differs comes last
+    assert np.bincount(group_volumes(ordered, 4, 0, fit).cluster).tolist() == [900, 1, 1, 1]
+    with pytest.raises(InputError, match="descriptors: 2 of 6 volumes have missing or infinite values"):
+        group_volumes(np.where(np.eye(6, 2) > 0, np.inf, 1.0), 2, 0, fit)
+
+
+def test_a_descriptor_of_words_that_nobody_has_is_one_group():
+    counts = np.ones((6, 4))
+    matrix = descriptor_matrix("sift", counts, np.full(4, "haralick", object), np.zeros((6, 0)))
+    assert group_volumes(matrix, 2, 0).cluster.tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("name", ["haralick", "sift", "concatenated", "lda"])

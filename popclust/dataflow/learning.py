@@ -29,6 +29,12 @@ _SLAB_BYTES = 256 * 2**20
 """Training rows held in memory at once while they are packed."""
 _SCALING_ROWS = 200_000
 """Training rows, shuffled already, from which the scaling is learnt."""
+_SAMPLED_VOLUMES = 20_000
+"""Volumes whose exact groups the mini-batches of groups start from."""
+_GROUP_BLOCK = 8192
+"""Volumes of such a mini-batch."""
+_GROUP_PASSES = 3
+"""Times that they go through the population."""
 
 
 def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
@@ -132,17 +138,42 @@ def fit_of_groups(settings: ClusterSettings, n_volumes: int) -> KMeansFit:
 
 
 def minibatch_centres(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:
-    """Centres of groups by dask-ml's incremental mini-batch k-means, for populations too large for exact k-means.
+    """Centres of groups for populations too large for exact k-means: the best start of a sample, then mini-batches.
 
-    Runs where it is called: inside a task, on the task's own threads.
+    Exact k-means of a sample gives the start, from which dask-ml's incremental mini-batch k-means goes through all
+    volumes in random order. Blocks are taken from the matrix by number, so that it is never copied as a whole. Runs
+    where it is called: inside a task, on the task's own threads.
+
+    Parameters
+    ----------
+    descriptors : (volume, feature) array
+        Volume descriptors.
+    n_clusters : int
+        K, at most the number of volumes.
+    seed : int
+        Seed of the sample, of its starts and of the order.
+
+    Returns
+    -------
+    (cluster, feature) array
+
+    References
+    ----------
+    Sculley D. Web-scale k-means clustering. WWW 2010.
     """
-    rng = np.random.default_rng(seed)
-    shuffled = descriptors[rng.permutation(len(descriptors))]
-    array = da.from_array(shuffled, chunks=(_blocks(len(shuffled), max(1024, 3 * n_clusters)), -1))
-    kmeans = Incremental(MiniBatchKMeans(n_clusters, random_state=seed, n_init=10), shuffle_blocks=False)
+    order = np.random.default_rng(seed).permutation(len(descriptors))
+    start = exact_kmeans(descriptors[order[: max(_SAMPLED_VOLUMES, n_clusters)]], n_clusters, seed)
+    numbers = da.from_array(order, chunks=(_blocks(len(order), max(_GROUP_BLOCK, n_clusters)),))
+    width = descriptors.shape[1]
+    blocks = numbers.map_blocks(
+        lambda rows: descriptors[rows], dtype=descriptors.dtype, new_axis=1, chunks=(numbers.chunks[0], (width,))
+    )
+    # no centre is started anew: the start's groups are real ones, however small
+    estimator = MiniBatchKMeans(n_clusters, init=start, n_init=1, random_state=seed, reassignment_ratio=0.0)
+    kmeans = Incremental(estimator, shuffle_blocks=False)
     with dask.config.set(scheduler="synchronous"):
-        for _ in range(10):
-            kmeans.partial_fit(array)
+        for _ in range(_GROUP_PASSES):
+            kmeans.partial_fit(blocks)
     return np.asarray(kmeans.estimator_.cluster_centers_, dtype=np.float64)
 
 

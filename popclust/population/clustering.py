@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 
+from popclust.errors import InputError
 from popclust.population.topics import scale_counts
 from popclust.settings import ClusterSettings, EncodeSettings
 
@@ -63,6 +64,8 @@ def descriptor_matrix(
         values = topic_of_volume
     elif name in columns:
         values = scaled_counts[:, columns[name]]
+        if not columns[name].any():  # nobody has a word of these: one column in which all are alike
+            values = np.zeros((len(scaled_counts), 1))
     else:
         raise ValueError(f"descriptor: must be one of {', '.join(DESCRIPTORS)}, got {name!r}")
     sums = values.sum(axis=1, keepdims=True)
@@ -106,7 +109,26 @@ def numbers_of_clusters(n_volumes: int, settings: ClusterSettings) -> range:
 
 
 def exact_kmeans(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.float64]:
-    """Centres by Lloyd's algorithm, the best of ten k-means++ starts."""
+    """Centres by Lloyd's algorithm, the best of ten k-means++ starts.
+
+    Where fewer than K volumes differ they are the centres, repeated up to K: nearest volumes go to the first of equal
+    ones, and the rest of the groups stay empty.
+
+    Raises
+    ------
+    InputError
+        Missing or infinite values.
+    """
+    is_gap = ~np.isfinite(descriptors).all(axis=1)
+    if is_gap.any():
+        raise InputError(
+            f"descriptors: {int(is_gap.sum())} of {len(descriptors)} volumes have missing or infinite values; leave "
+            "those volumes out, or make their descriptors again"
+        )
+    if len(np.unique(descriptors[: 100 * n_clusters], axis=0)) < n_clusters:  # some tell it of most populations
+        distinct = np.unique(descriptors, axis=0)
+        if len(distinct) < n_clusters:
+            return np.resize(distinct, (n_clusters, distinct.shape[1]))
     return np.asarray(KMeans(n_clusters, n_init=10, random_state=seed).fit(descriptors).cluster_centers_)
 
 
