@@ -119,8 +119,10 @@ def test_topics_are_shares_and_transform_again_the_same():
 
 @pytest.mark.parametrize("fit", [exact_kmeans, minibatch_centres])
 def test_volumes_that_are_alike_are_one_group_and_gaps_are_refused(fit: KMeansFit):
-    assert group_volumes(np.ones((9, 3)), 4, 0, fit).cluster.tolist() == [0] * 9
-    two = group_volumes(np.repeat(np.eye(3)[:2], [5, 4], axis=0), 4, 0, fit)
+    with pytest.warns(UserWarning, match="1 distinct clusters at most, as so many volumes are alike; 4 were asked"):
+        assert group_volumes(np.ones((9, 3)), 4, 0, fit).cluster.tolist() == [0] * 9
+    with pytest.warns(UserWarning, match="2 distinct clusters"):
+        two = group_volumes(np.repeat(np.eye(3)[:2], [5, 4], axis=0), 4, 0, fit)
     assert two.cluster.tolist() == [0] * 5 + [1] * 4
     assert two.centres.shape == (4, 3) and not two.distance.any()
     ordered = np.vstack([np.ones((900, 2)), np.arange(6.0).reshape(3, 2)])  # what differs comes last
@@ -132,7 +134,8 @@ def test_volumes_that_are_alike_are_one_group_and_gaps_are_refused(fit: KMeansFi
 def test_a_descriptor_of_words_that_nobody_has_is_one_group():
     counts = np.ones((6, 4))
     matrix = descriptor_matrix("sift", counts, np.full(4, "haralick", object), np.zeros((6, 0)))
-    assert group_volumes(matrix, 2, 0).cluster.tolist() == [0] * 6
+    with pytest.warns(UserWarning, match="1 distinct clusters"):
+        assert group_volumes(matrix, 2, 0).cluster.tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("name", ["haralick", "sift", "concatenated", "lda"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -118,6 +119,11 @@ def exact_kmeans(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -
     ------
     InputError
         Missing or infinite values.
+
+    Warns
+    -----
+    UserWarning
+        Fewer than K volumes differ.
     """
     is_gap = ~np.isfinite(descriptors).all(axis=1)
     if is_gap.any():
@@ -128,6 +134,11 @@ def exact_kmeans(descriptors: NDArray[np.float64], n_clusters: int, seed: int) -
     if len(np.unique(descriptors[: 100 * n_clusters], axis=0)) < n_clusters:  # some tell it of most populations
         distinct = np.unique(descriptors, axis=0)
         if len(distinct) < n_clusters:
+            warnings.warn(
+                f"descriptors: {len(distinct)} distinct clusters at most, as so many volumes are alike; {n_clusters} "
+                "were asked for, the rest stay empty",
+                stacklevel=2,
+            )
             return np.resize(distinct, (n_clusters, distinct.shape[1]))
     return np.asarray(KMeans(n_clusters, n_init=10, random_state=seed).fit(descriptors).cluster_centers_)
 
