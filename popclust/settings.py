@@ -66,6 +66,8 @@ __all__ = [
     "VocabularySettings",
     "changes",
     "check",
+    "check_format",
+    "decode",
     "field_docs",
     "from_dict",
     "loads",
@@ -75,6 +77,40 @@ __all__ = [
     "template",
     "to_dict",
 ]
+
+
+def decode(data: bytes, where: str = "study.toml") -> str:
+    """Text of a file of settings.
+
+    Raises
+    ------
+    InputError
+        Not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{where}: line {line} is not UTF-8; save the file in that encoding") from None
+
+
+def check_format(text: str, where: str = "study.toml") -> None:
+    """Refuse a study of another format.
+
+    Raises
+    ------
+    InputError
+        Of another format version than this popclust reads.
+    """
+    try:
+        version = tomllib.loads(text).get("format_version")
+    except tomllib.TOMLDecodeError:
+        return  # `loads` says it better
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{where}: study format {version}, this popclust reads format {FORMAT_VERSION}; "
+            "run it with the popclust that made it, or start a new study"
+        )
 
 
 def loads(text: str, where: str = "study.toml") -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,13 +66,8 @@ class Study:
         path = posixpath.join(url, "study.toml")
         if not storage.exists(path):
             raise InputError(f"{url}: no study here (study.toml is missing); make one with `popclust init {url}`")
-        data = storage.read_bytes(path)
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise InputError(f"{path}: line {line} is not UTF-8; save the file in that encoding") from None
-        _check_version(text, url)
+        text = settings.decode(storage.read_bytes(path), path)
+        settings.check_format(text, path)
         return cls(url, settings.loads(text, path))
 
     @classmethod
@@ -399,15 +393,3 @@ class Study:
 def absolute(url: str) -> str:
     """A URL as it is, a path made absolute; without a slash at the end."""
     return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
-
-
-def _check_version(text: str, url: str) -> None:
-    try:
-        version = tomllib.loads(text).get("format_version")
-    except tomllib.TOMLDecodeError:
-        return  # settings.loads says it better
-    if version != schema.FORMAT_VERSION:
-        raise InputError(
-            f"{url}/study.toml: study format {version}, this popclust reads format {schema.FORMAT_VERSION}; "
-            "run it with the popclust that made it, or start a new study"
-        )
