@@ -88,7 +88,9 @@ def test_nothing_in_the_study_names_a_patient(finished: Flow, population: Path):
             data = path.read_bytes()
             if path.suffix == ".parquet":
                 data = pd.read_parquet(path).to_csv().encode()
-            assert not [s for s in secrets if s in data], path.name
+            # what became of each attribute is recorded by the attributes' names
+            named = {b"PatientName"} if path.name == "deidentification.json" else set()
+            assert not [s for s in secrets - named if s in data], path.name
 
 
 def test_features_lie_in_the_atlas(finished: Flow):
