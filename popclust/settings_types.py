@@ -86,6 +86,7 @@ PictureKind = Literal[
     "virtual_non_contrast",
     "secondary_capture",
     "burned_in",
+    "text_in_border",
     "eight_bits",
     "lossy",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 from dicom_faults import (
     N_SLICES,
     PIXEL_MM,
+    SIZE,
     STEP_MM,
     Slices,
     chest,
@@ -339,3 +340,60 @@ def frames_without_places(slices: Slices, rng: np.random.Generator) -> Slices:
     on([ds], PerFrameFunctionalGroupsSequence=None, SharedFunctionalGroupsSequence=None, RescaleSlope=1)
     on([ds], RescaleIntercept=-1024)
     return [ds]
+
+
+_LETTERS = {
+    "E": (7, 4, 6, 4, 7),
+    "L": (4, 4, 4, 4, 7),
+    "4": (5, 5, 7, 1, 1),
+    "7": (7, 1, 1, 1, 1),
+    "1": (2, 6, 2, 2, 7),
+}
+
+
+def _drawn(text: str) -> np.ndarray:
+    """(row, column) where the ink of a text is, in letters of 5 by 3 pixels."""
+    rows = [[f"{_LETTERS[letter][row]:03b}" for letter in text] for row in range(5)]
+    return np.array([[digit == "1" for digit in "0".join(row)] for row in rows])
+
+
+def _lettered(name: str, text: str, row: int, column: int, value: int, outcome: str = "text_in_border") -> None:
+    """Text at a place of each slice, counted from the end where it is negative."""
+
+    def lettered(slices: Slices, rng: np.random.Generator) -> None:
+        ink = _drawn(text)
+        top, left = row % (SIZE - ink.shape[0] + 1), column % (SIZE - ink.shape[1] + 1)
+        for ds in slices:
+            stored = stored_of(ds)
+            stored[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = value
+            set_stored(ds, stored)
+
+    lettered.__name__ = name
+    fault(outcome)(lettered)
+
+
+_lettered("text_at_the_top_left", "EL47", 1, 1, 4095)
+_lettered("text_at_the_top_right", "7E1", 1, -2, 4095)
+_lettered("text_at_the_bottom_left", "LE4", -2, 1, 4095)
+_lettered("text_at_the_bottom_right", "EL47", -2, -2, 4095)
+_lettered("text_as_of_eight_bits", "EL47", 1, 1, 255)
+_lettered("text_as_grey_as_water", "EL471", 1, 3, 1024)
+
+
+@fault("text_in_border")
+def text_that_headers_deny(slices: Slices, rng: np.random.Generator) -> None:
+    ink = _drawn("E47")
+    on(slices, BurnedInAnnotation="NO")
+    for ds in slices:
+        stored = stored_of(ds)
+        stored[1:6, 1 : 1 + ink.shape[1]][ink] = 4095
+        set_stored(ds, stored)
+
+
+@fault("text_in_border")
+def text_with_a_number_that_counts(slices: Slices, rng: np.random.Generator) -> None:
+    for index, ds in enumerate(slices):
+        ink = _drawn("EL" + "147"[index % 3])
+        stored = stored_of(ds)
+        stored[1:6, 1 : 1 + ink.shape[1]][ink] = 4095
+        set_stored(ds, stored)

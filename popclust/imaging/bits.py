@@ -97,8 +97,9 @@ def _sign(
 ) -> bool:
     """Whether the values are signed."""
     said = {declared.is_signed} | ({stream.is_signed} if stream and stream.is_signed is not None else set())
+    top = top & (signed != -1)  # text is drawn at the end of the range, and -1 tells little
     high = unsigned[top]
-    if (high == high.flat[0]).all():  # one value alone is padding
+    if (high == high[:1]).all():  # one value alone is padding
         return declared.is_signed
     as_unsigned, as_signed = roughness(unsigned, top), roughness(signed, top)
     if max(as_unsigned, as_signed) < _DECISIVE * min(as_unsigned, as_signed):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from popclust.errors import VolumeError
 from popclust.imaging.acquisition import measure_acquisition
+from popclust.imaging.burned_in import has_text_in_border
 from popclust.imaging.calibration import measure_calibration
 from popclust.imaging.dicom import SeriesDescription, describe_dicom, read_stack
 from popclust.imaging.files import read_file_header, read_file_voxels
@@ -79,13 +80,16 @@ def read_series(
     if reasons or plan.grid is None:
         return IngestedSeries(replace(record, reasons=reasons))
     try:
-        volume = align(_read_voxels(series), plan.grid)
+        voxels = _read_voxels(series)
+        has_text = "text_in_border" not in settings.let_in and has_text_in_border(voxels)
+        volume = align(voxels, plan.grid)
     except VolumeError as error:
         n_unreadable = error.n_images if isinstance(error, UnreadableImagesError) else 0
         record = replace(record, problems=(*record.problems, error.code), n_unreadable=n_unreadable)
         return IngestedSeries(replace(record, reasons=reasons_for_exclusion(record, settings)))
     record = replace(
         record,
+        problems=(*record.problems, "text_in_border") if has_text else record.problems,
         spacing_zyx_mm=volume.spacing_mm,
         content_hash=content_hash(volume.voxels),
         lung_ml=round(lung_volume_ml(segment_lungs(volume, spacing_mm=3.0)), 1),
