@@ -69,7 +69,7 @@ def with_fluid(lung: Volume, volume: Prepared, between: Volume) -> Volume:
     fluid = {i: grey for i in range(1, n_pieces + 1) if (grey := _grey_of_fluid(pieces == i, hu, spacing)) is not None}
     if not fluid:
         return lung
-    smooth = _smoothed_within(tissue, hu, SMOOTHING_MM / spacing)
+    smooth = smoothed_within(tissue, hu, SMOOTHING_MM / spacing)
     near = ndimage.distance_transform_edt(~lung.voxels, sampling=spacing) <= REACH_MM
     joined = lung.voxels.copy()
     for i, grey in fluid.items():
@@ -93,7 +93,7 @@ def _grey_of_fluid(piece: NDArray[np.bool_], hu: NDArray[np.float32], spacing_mm
     return grey if FLUID_HU[0] <= grey <= FLUID_HU[1] else None
 
 
-def _smoothed_within(
+def smoothed_within(
     mask: NDArray[np.bool_], values: NDArray[np.float32], sigma: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Mean of the values of a mask around every voxel of it, by a Gaussian (voxels); zero outside the mask."""

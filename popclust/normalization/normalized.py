@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.atlas import Atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
+from popclust.normalization.consolidation import with_consolidation
 from popclust.normalization.correspondence import likeness_of_parts, thinned
 from popclust.normalization.effusion import between_lungs, with_fluid
 from popclust.normalization.orientation import find_orientation
@@ -177,7 +178,8 @@ def _assembled(
     whole = lung
     if within_wall is not None:
         between = carried_over(between_lungs(atlas.reference), ways.to_atlas, volume.lungs)
-        whole = with_fluid(with_disease(lung, within_wall, volume), volume, between)
+        whole = with_consolidation(with_disease(lung, within_wall, volume), within_wall, volume, between)
+        whole = with_fluid(whole, volume, between)
     reference = atlas.reference
     alike = likeness_of_parts(reference, volume, ways.to_volume, filled_of(volume, whole))
     measures = measure(reference, volume, ways.to_volume, lung, alike["both"])
