@@ -53,7 +53,11 @@ def simple_itk(fault: Fault, folder: Path) -> str:
     volumes = []
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for place in map(str, folders):
-        for uid in SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(place):
+        try:
+            uids = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(place)
+        except RuntimeError:  # told, not silent
+            continue
+        for uid in uids:
             try:
                 names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(place, uid)
                 image = SimpleITK.ReadImage(names)
@@ -77,11 +81,14 @@ def dcm2niix(fault: Fault, folder: Path) -> str:
             raise RuntimeError("it died")
         volumes = []
         for path in sorted(Path(out).rglob("*.nii")):
+            loaded = nibabel.load(path)
+            if loaded.get_data_dtype().fields is not None:  # colours
+                continue
             try:
-                image = nibabel.as_closest_canonical(nibabel.load(path))
+                image = nibabel.as_closest_canonical(loaded)
             except nibabel.orientations.OrientationError:  # axes that are none
                 return "silent"
-            if len(image.shape) == 3 and image.get_data_dtype().fields is None:  # no colours
+            if len(image.shape) == 3:
                 # NIfTI counts to the right's left, the front and up; here it is left, back and up.
                 values = np.asarray(image.dataobj).T[:, ::-1, ::-1]
                 zyx = np.array(image.affine)[:3, :3] @ (np.array(image.shape) - 1) + image.affine[:3, 3]
