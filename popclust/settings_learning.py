@@ -78,7 +78,10 @@ class TopicsSettings:
     topic_word_prior: Prior = 0.01
     """Dirichlet prior of a topic's words."""
     n_iterations: Count = 50
-    """Variational passes over the population."""
+    """Variational passes over the population at most."""
+    batch_limit: Annotated[CountOrNone, Unit("volumes")] = 5_000
+    """Volumes up to which topics move after each pass over all of them; beyond, they start from those of 1,000
+    volumes and move after every 256 (online), in two passes."""
     seed: Seed = 0
     """Seed of the initial topics."""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,6 +9,8 @@ import zarr
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
 
 from popclust.dataflow.learning import minibatch_centres
 from popclust.errors import InputError
@@ -115,6 +119,46 @@ def test_topics_are_shares_and_transform_again_the_same():
     assert model.word_of_topic.sum(axis=1) == pytest.approx(1)
     assert (fit_topics(scaled, TopicsSettings(n_topics=4)).components == model.components).all()
     assert model.transform(scaled[:3]) == pytest.approx(topics[:3], abs=1e-6)
+
+
+def _documents(n: int, n_topics: int = 6, n_words: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts (n, word), kind of each volume, and topics (topic, word) they were drawn from."""
+    rng = np.random.default_rng(0)
+    word_of_topic = rng.dirichlet(np.full(n_words, 0.05), n_topics)
+    kind = np.arange(n) % 4
+    profiles = rng.dirichlet(np.full(n_topics, 0.3), 4)
+    shares = [rng.dirichlet(10 * profiles[k] + 0.05) @ word_of_topic for k in kind]
+    return np.stack([rng.multinomial(3000, p / p.sum()) for p in shares]).astype(float), kind, word_of_topic
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean Bhattacharyya overlap of topics (topic, word), matched one to one."""
+    overlap = np.sqrt(a) @ np.sqrt(b).T
+    return float(overlap[linear_sum_assignment(-overlap)].mean())
+
+
+def test_topics_of_many_volumes_are_learnt_online_and_agree_with_batch():
+    counts, kind, word_of_topic = _documents(2000)
+    settings = TopicsSettings(n_topics=6, batch_limit=2000)
+    batch, online = fit_topics(counts, settings), fit_topics(counts, replace(settings, batch_limit=1999))
+    assert (online.components != batch.components).any()
+    assert _overlap(batch.word_of_topic, word_of_topic) > 0.95
+    assert _overlap(online.word_of_topic, word_of_topic) > 0.95
+    assert _overlap(online.word_of_topic, batch.word_of_topic) > 0.95
+    groups = [group_volumes(np.sqrt(m.transform(counts)), 4, 0).cluster for m in (batch, online)]
+    assert adjusted_rand_score(*groups) > 0.9
+    assert adjusted_rand_score(groups[1], kind) > adjusted_rand_score(groups[0], kind) - 0.03
+    assert (fit_topics(counts, replace(settings, batch_limit=0)).components == online.components).all()
+
+
+def test_topics_of_nothing_or_of_no_numbers_are_refused_in_one_line():
+    for counts, message in (
+        (np.zeros((3, 9)), "no visual word was counted in any of 3 volumes"),
+        (np.zeros((3, 0)), "no visual word"),
+        (np.where(np.eye(3, 9) > 0, np.nan, 1.0), "3 of 3 volumes are missing or infinite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_topics(counts, TopicsSettings())
 
 
 @pytest.mark.parametrize("fit", [exact_kmeans, minibatch_centres])

@@ -8,8 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import LatentDirichletAllocation
 
+from popclust.errors import InputError
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import EncodeSettings, TopicsSettings
+
+ONLINE_BATCH = 256
+"""Volumes after which topics move where they are learnt online."""
+_SAMPLE = 1000
+"""Volumes whose topics online learning starts from."""
+_SAMPLE_PASSES = 25
+"""Passes over these at most."""
+_PASSES = 2
+"""Online passes over the population at most."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +80,71 @@ def scale_counts(
 
 
 def fit_topics(scaled_counts: NDArray[np.float64], settings: TopicsSettings) -> TopicModel:
-    """Learn topics by variational Bayes (Blei et al. 2003, as scikit-learn implements it).
+    """Learn topics by variational Bayes, as scikit-learn implements it.
+
+    Up to `batch_limit` volumes topics move after each pass over all of them (Blei et al. 2003). Beyond, those of a
+    sample are the start, from which topics move after every :data:`ONLINE_BATCH` volumes in random order (Hoffman et
+    al. 2010): begun at random, as they usually are, online topics are worse than these and than those of all.
 
     Parameters
     ----------
     scaled_counts : (volume, word) array
         Word counts scaled to the vocabularies' masses.
     settings : TopicsSettings
-        Number of topics, priors, passes and seed.
+        Number of topics, priors, passes, seed, and the volumes up to which all are gone through.
+
+    Raises
+    ------
+    InputError
+        No word in any volume, or counts that are no numbers.
+
+    References
+    ----------
+    Hoffman M, Blei D, Bach F. Online learning for latent Dirichlet allocation. NeurIPS 2010.
     """
+    _check_counts(scaled_counts)
     lda = LatentDirichletAllocation(
         settings.n_topics,
         doc_topic_prior=settings.doc_topic_prior,
         topic_word_prior=settings.topic_word_prior,
         max_iter=settings.n_iterations,
         learning_method="batch",
+        batch_size=ONLINE_BATCH,
+        total_samples=len(scaled_counts),
         mean_change_tol=1e-4,
         random_state=settings.seed,
     )
-    lda.fit(scaled_counts)
+    if len(scaled_counts) <= settings.batch_limit:
+        lda.fit(scaled_counts)
+    else:
+        _fit_online(lda, scaled_counts, settings)
     return TopicModel(np.asarray(lda.components_), settings.doc_topic_prior)
+
+
+def _fit_online(lda: LatentDirichletAllocation, scaled_counts: NDArray[np.float64], settings: TopicsSettings) -> None:
+    n_volumes = len(scaled_counts)
+    order = np.random.default_rng(settings.seed).permutation(n_volumes)
+    sample = order[:_SAMPLE]
+    lda.set_params(max_iter=min(settings.n_iterations, _SAMPLE_PASSES)).fit(scaled_counts[sample])
+    lda.components_ *= n_volumes / len(sample)  # what the sample would weigh if it were all volumes
+    lda.exp_dirichlet_component_ = _exp_dirichlet_expectation(lda.components_)
+    for _ in range(min(settings.n_iterations, _PASSES)):
+        for start in range(0, n_volumes, ONLINE_BATCH):  # by number: the matrix is not copied
+            lda.partial_fit(scaled_counts[order[start : start + ONLINE_BATCH]])
+
+
+def _check_counts(scaled_counts: NDArray[np.float64]) -> None:
+    if not np.isfinite(scaled_counts).all():
+        n_bad = int((~np.isfinite(scaled_counts)).any(axis=1).sum())
+        raise InputError(
+            f"topics: the word counts of {n_bad} of {len(scaled_counts)} volumes are missing or infinite; count them "
+            "again with `popclust run --from encode`"
+        )
+    if not scaled_counts.any():
+        raise InputError(
+            f"topics: no visual word was counted in any of {len(scaled_counts)} volumes; topics need features: look "
+            "at what `popclust status` says of extract, and at the masses in [encode]"
+        )
 
 
 def _exp_dirichlet_expectation(components: NDArray[np.float64]) -> NDArray[np.float64]:
