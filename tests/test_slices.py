@@ -45,6 +45,15 @@ def test_the_plane_shows_most_lung() -> None:
     assert slices.slice_tile(volume, None, "coronal", 64).shape == (64, 64, 3)
 
 
+def test_a_mask_whose_grid_ends_beside_the_slice_is_outlined() -> None:
+    volume = Volume(np.full((20, 30, 30), -800, np.int16), (2.0, 2.0, 2.0))
+    lungs = np.ones((4, 8, 8), bool)
+    for first, is_drawn in ((0.5, True), (8.0, False)):  # mm from the slice to the grid
+        mask = Volume(lungs, (5.0, 5.0, 5.0), (first, 10.0, 10.0))
+        tile = slices.slice_tile(volume, mask, "axial", 60, marks=False, position_mm=0.0)
+        assert (tile == style.OUTLINE_RGB).all(axis=-1).any() == is_drawn
+
+
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-4000, 4000, width=32)))
 @settings(deadline=None, max_examples=40)
 def test_the_window_is_monotone(hu: np.ndarray) -> None:

@@ -118,6 +118,7 @@ def slice_tile(
     rgb = np.repeat(grey[:, :, None], 3, axis=2)
     if lungs is not None and outline:
         points = flat.index_to_mm(np.indices(flat.shape).reshape(3, -1).T)
+        points[:, axis] = _on_end_plane(points[:, axis], lungs, axis)
         inside = (sample(lungs, points, outside=0.0) > 0.5).reshape(flat.shape).squeeze(axis)
         rgb[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_RGB
     if plane != "axial":
@@ -222,6 +223,13 @@ def _position_of_most_lung(volume: Volume, lungs: Volume | None, axis: int) -> f
         place = lungs.origin_mm[axis] + np.arange(len(area)) * lungs.spacing_mm[axis]
         return float(place[middle_of_most(np.where((place >= low) & (place <= high), area, 0))])
     return (low + high) / 2
+
+
+def _on_end_plane(place_mm: NDArray[np.float64], mask: Volume, axis: int) -> NDArray[np.float64]:
+    """Positions along an axis; up to half a voxel beyond a mask's first or last plane, that plane's own."""
+    first, spacing = mask.origin_mm[axis], mask.spacing_mm[axis]
+    nearest = np.clip(place_mm, first, first + (mask.shape[axis] - 1) * spacing)
+    return np.where(np.abs(place_mm - nearest) <= spacing / 2, nearest, place_mm)
 
 
 def _flat_slice(volume: Volume, axis: int, position_mm: float, size: int) -> Volume:
