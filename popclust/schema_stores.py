@@ -196,6 +196,7 @@ FILES = {
     "figures/<name>.svg": "the same as drawing",
     "figures/captions.json": "captions of the figures, in their order",
     "figures/words.csv": "share of every visual word, and where in the lungs it lives, in plain words",
+    "figures/topics.csv": "every topic: its share of the population, and where in the lungs it lives",
     "figures/map.csv": "places of the volumes on the map of the population",
     "summary/index.html": "the summary, one page that needs nothing else",
 }

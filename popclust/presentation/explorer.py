@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from bokeh.application import Application
@@ -22,6 +23,7 @@ from popclust.errors import InputError
 from popclust.parts import Done
 from popclust.presentation import explorer_data as data
 from popclust.presentation import explorer_selection as several
+from popclust.presentation.explorer_compare import Compare
 from popclust.presentation.explorer_map import map_of
 from popclust.presentation.explorer_parts import (
     Controls,
@@ -41,10 +43,14 @@ table { border-collapse: collapse; font: 13px system-ui, sans-serif; }
 th, td { text-align: left; vertical-align: top; padding: 2px 14px 2px 0; }
 th { color: #5f6873; font-weight: 400; white-space: nowrap; }
 img { margin-right: 4px; background: #000; }
+.keys { list-style: none; margin: 4px 0; padding: 0; font: 13px system-ui, sans-serif; }
+.key { display: inline-block; width: 12px; height: 12px; border: 1px solid #5f6873; vertical-align: -2px; }
 p { font: 14px system-ui, sans-serif; color: #5f6873; }
 """
 
-_VOLUME, _GROUP, _SELECTION = 0, 1, 2
+_VOLUME, _GROUP, _SELECTION, _COMPARED = 0, 1, 2, 3
+_WIDTH = 712
+"""Of what stands beside the map, and below it."""
 _ONE_PLACE = 0.01
 """Points within this share of the map lie upon each other."""
 
@@ -161,6 +167,7 @@ class Session:
         self.map = map_of(explored.volumes[["x", "y"]].to_numpy(), self.points, "near volumes look alike (t-SNE)")
         self.matrix = MatrixPlot(self.cells)
         self.shares.data = self._shares_of(None)
+        self.compare = Compare(explored, self.grouping, self.points, _CSS, self._select)
         self.tabs = self._make_tabs()
         self.regroup()
         self._listen()
@@ -169,24 +176,24 @@ class Session:
         """Lay everything out."""
         document.title = "popclust explorer"
         controls = row(self.descriptor, self.n_clusters, self.seed, self.colour)
-        below = Tabs(
-            tabs=[
-                TabPanel(title="Associations", child=associations_table(self.tests)),
-                TabPanel(title="Matrix", child=self.matrix.plot),
-            ]
-        )
-        document.add_root(column(controls, self.headline, row(column(self.map.plot, below), self.tabs)))
+        below = _tabs({"Associations": associations_table(self.tests), "Matrix": self.matrix.plot})
+        left = column(self.map.plot, below)
+        side_by_side = row(left, self.tabs, styles={"flex-wrap": "wrap"})  # one below the other where there is no room
+        document.add_root(column(controls, self.headline, side_by_side))
 
     def _make_tabs(self) -> Tabs:
-        """What is shown of one volume, of a group, of several volumes."""
+        """What is shown of one volume, of a group, of several volumes, of two groupings."""
         alike = Div(text="<h3>Alike by topics</h3>", stylesheets=[_CSS])
         volume = column(self.viewer.layout, self.facts, alike, alike_table(self.alike), topics_plot(self.shares))
         panels = {
             "Volume": volume,
             "Group": column(self.group, self.card),
             "Selection": column(self.chosen, save_button(self._to_csv)),
+            "Two groupings": self.compare.layout,
         }
-        return Tabs(tabs=[TabPanel(title=title, child=child) for title, child in panels.items()])
+        tabs = _tabs(panels)
+        tabs.on_change("active", lambda attr, old, new: self.compare.open() if new == _COMPARED else None)
+        return tabs
 
     def regroup(self) -> None:
         """Show the grouping that the controls ask for."""
@@ -199,6 +206,7 @@ class Session:
         self.matrix.fill(self.all_tests, self.grouping.n_clusters, self.explored.view.alpha)
         numbers = [str(k) for k in range(self.grouping.n_clusters)]
         self.group.update(options=["", *numbers], value="")
+        self.compare.regroup(self.clusters, self.grouping)
         self.recolour()
         self.pick(self.points.selected.indices)
 
@@ -219,7 +227,7 @@ class Session:
             return
         if not is_one:
             self.chosen.text = several.selection_html(self.explored, indices, title)
-            self.tabs.active = _SELECTION
+            self._turn_to(_SELECTION)
             return
         index = indices[0]
         self.viewer.show(str(self.explored.volumes["volume_id"].iloc[index]))
@@ -227,7 +235,12 @@ class Session:
         self.shares.data = self._shares_of(index)
         alike = several.neighbours_of(self.explored, index)
         self.alike.data = alike.assign(group=self.clusters["cluster"].to_numpy()[alike["index"]]).to_dict("list")
-        self.tabs.active = _VOLUME
+        self._turn_to(_VOLUME)
+
+    def _turn_to(self, tab: int) -> None:
+        """Show what was asked for; who compares groupings goes on comparing them."""
+        if self.tabs.active != _COMPARED:
+            self.tabs.active = tab
 
     def _shares_of(self, index: int | None) -> dict[str, list]:
         """Topics of a volume, 0 where none is shown, beside the population's."""
@@ -240,7 +253,8 @@ class Session:
         """What is chosen stands out; a patient's volumes and cells of the matrix are ringed."""
         patient = self.explored.patient
         lit = np.flatnonzero(np.isin(patient, patient[of_whom])) if of_whom else np.zeros(0, np.intp)
-        self.map.light(np.asarray(indices, np.intp), lit)
+        for one in (self.map, self.compare):
+            one.light(np.asarray(indices, np.intp), lit)
         self.matrix.ring(several.cells_of(self.explored, self.clusters, lit))
 
     def _is_one_click(self, indices: list[int]) -> bool:
@@ -282,7 +296,7 @@ class Session:
             k, alpha = int(name), self.explored.view.alpha
             self.card.text = several.group_html(self.explored, self.clusters, self.all_tests, k, alpha)
             self._select(np.flatnonzero(self.clusters["cluster"].to_numpy() == k).tolist(), f"Group {k}")
-            self.tabs.active = _GROUP
+            self._turn_to(_GROUP)
 
     def _go_to_neighbour(self, rows: list[int]) -> None:
         if rows:
@@ -295,3 +309,7 @@ class Session:
         self.points.selected.indices = indices
         if not indices:
             self._title = ""
+
+
+def _tabs(panels: Mapping[str, Any]) -> Tabs:
+    return Tabs(tabs=[TabPanel(title=title, child=child) for title, child in panels.items()], width=_WIDTH)

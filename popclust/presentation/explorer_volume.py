@@ -13,6 +13,7 @@ from markupsafe import escape
 from popclust.imaging.ome_zarr import StoredGrid, StoredVolume
 from popclust.imaging.volume import Volume
 from popclust.presentation.explorer_data import data_uri
+from popclust.presentation.explorer_paint import NOTHING, Paint, Painter
 from popclust.presentation.pictures import read_lungs
 from popclust.presentation.slices import AXIS_OF_PLANE, WINDOWS_HU, Plane, middle_of_most, slice_tile
 from popclust.study import Study
@@ -29,8 +30,14 @@ class VolumeViewer:
         self.volume_id = ""
         self.volume: StoredVolume | None = None
         self.lungs: Volume | None = None
-        self.note = Div(text="<p>Click a volume on the map.</p>", stylesheets=[css])
+        self.note = Div(stylesheets=[css])
         self.window = Select(title="window", options=list(WINDOWS_HU), value="lung", width=120)
+        self._painter = Painter(study)
+        choices = self._painter.choices
+        self._names = {value: name for named in choices.values() for value, name in named}
+        self.painted = Select(title="paint on the slices", options=choices, value=NOTHING, width=260)
+        self.key = Div(stylesheets=[css])
+        self._paint: Paint | None = None
         self.outline = Checkbox(label="outline of the lungs", active=True)
         self.pictures = {p: Div(stylesheets=[css], width=TILE_PX, height=TILE_PX) for p in AXIS_OF_PLANE}
         self.sliders = {
@@ -40,9 +47,11 @@ class VolumeViewer:
             slider.on_change("value", partial(self._moved, plane))
         self.window.on_change("value", lambda attr, old, new: self.redraw())
         self.outline.on_change("active", lambda attr, old, new: self.redraw())
+        self.painted.on_change("value", lambda attr, old, new: self.redraw())
         columns = [column(self.pictures[p], self.sliders[p]) for p in AXIS_OF_PLANE]
-        self.layout: Any = column(self.note, row(self.window, self.outline), row(*columns), visible=False)
-        self.empty = column(self.note)
+        controls = row(self.window, self.painted, self.outline)
+        self.layout: Any = column(self.note, controls, row(*columns), self.key)
+        self._say("Click a volume on the map.")
 
     def show(self, volume_id: str) -> None:
         """Read a volume and show its middle: where most lung is."""
@@ -63,7 +72,10 @@ class VolumeViewer:
         self.redraw()
 
     def redraw(self) -> None:
-        """All three planes anew."""
+        """All three planes anew, and what their colours say."""
+        if self.volume is None:
+            return
+        self._paint, self.key.text = self._painter.paint(self.volume_id, self.painted.value)
         for plane in AXIS_OF_PLANE:
             self._draw(plane)
 
@@ -84,12 +96,14 @@ class VolumeViewer:
             marks=True,
             position_mm=grid.origin_mm[axis] + index * grid.spacing_mm[axis],
             window_hu=WINDOWS_HU[self.window.value],
+            paint=self._paint,
         )
         n_slices = grid.shape[axis]
         alt = f"{plane} slice {index + 1} of {n_slices} of {self.volume_id}, {self.window.value} window"
-        self.pictures[
-            plane
-        ].text = f'<img alt="{escape(alt)}" src="{data_uri(tile)}" width="{TILE_PX}" height="{TILE_PX}">'
+        if self._paint is not None:
+            alt += f", painted: {self._names[self.painted.value]}"
+        picture = f'<img alt="{escape(alt)}" src="{data_uri(tile)}" width="{TILE_PX}" height="{TILE_PX}">'
+        self.pictures[plane].text = picture
 
     def _middle(self, grid: StoredGrid, axis: int) -> int:
         """Index of the plane with most lung, the middle one without a mask."""
@@ -101,7 +115,8 @@ class VolumeViewer:
         return int(np.clip(index, 0, grid.shape[axis] - 1))
 
     def _say(self, text: str) -> None:
+        """A line in place of slices; without text, the slices."""
         self.note.text = f"<p>{escape(text)}</p>" if text else ""
-        self.layout.visible = True
-        for model in (self.window, self.outline, *self.sliders.values(), *self.pictures.values()):
+        shown = (self.window, self.painted, self.outline, self.key, *self.sliders.values(), *self.pictures.values())
+        for model in shown:
             model.visible = not text

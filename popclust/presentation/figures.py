@@ -45,7 +45,7 @@ def write_figures(study: Study) -> list[str]:
     """Draw every figure that the study has the tables for, into figures/<name>.png and .svg.
 
     Also writes figures/captions.json and, where volumes are grouped, figures/map.csv with the places on the map, and
-    figures/words.csv with where every visual word lives.
+    figures/words.csv and topics.csv with where every visual word and topic lives.
     Figures of an earlier run are removed first. Equal tables give equal bytes.
 
     Returns

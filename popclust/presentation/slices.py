@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,7 @@ def slice_tile(
     marks: bool = False,
     position_mm: float | None = None,
     window_hu: tuple[float, float] = LUNG_WINDOW_HU,
+    paint: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Tile:
     """One slice as a square tile, to scale, centred, black around.
 
@@ -105,6 +106,8 @@ def slice_tile(
         Where along the plane's axis; by default the slice that shows most lung.
     window_hu : (float, float)
         What is black and what is white.
+    paint : callable, optional
+        (n, 3) zyx mm to (n, 4) red, green, blue and opacity, 0 .. 1: laid over the slice.
 
     Returns
     -------
@@ -116,8 +119,11 @@ def slice_tile(
     flat = _flat_slice(volume, axis, place, size)
     grey = windowed(flat.voxels.squeeze(axis), window_hu)
     rgb = np.repeat(grey[:, :, None], 3, axis=2)
+    points = flat.index_to_mm(np.indices(flat.shape).reshape(3, -1).T)
+    if paint is not None:
+        rgba = paint(points).reshape(*rgb.shape[:2], 4)
+        rgb = np.round(rgb + (255 * rgba[..., :3] - rgb) * rgba[..., 3:]).astype(np.uint8)
     if lungs is not None and outline:
-        points = flat.index_to_mm(np.indices(flat.shape).reshape(3, -1).T)
         points[:, axis] = _on_end_plane(points[:, axis], lungs, axis)
         inside = (sample(lungs, points, outside=0.0) > 0.5).reshape(flat.shape).squeeze(axis)
         rgb[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_RGB

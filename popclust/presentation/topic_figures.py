@@ -51,7 +51,8 @@ class TopicPicture:
 def draw_words(view: StudyView) -> Iterator[Drawn]:
     """A figure for every topic and every vocabulary; none where the study no longer holds what they are drawn from.
 
-    Also writes figures/words.csv. Without `summarize.show_examples` there are maps, and no voxel of a patient.
+    Also writes figures/words.csv and figures/topics.csv. Without `summarize.show_examples` there are maps, and no
+    voxel of a patient.
     """
     topics = read_store(view.study, "topics")
     if topics is None or view.groups.empty:
@@ -60,9 +61,12 @@ def draw_words(view: StudyView) -> Iterator[Drawn]:
     if seen is None:
         return
     view.study.write_bytes(word_table(seen).to_csv(index=False, lineterminator="\n").encode(), "figures", "words.csv")
+    share = topics["topic_of_volume"].to_numpy().mean(axis=0)
+    table = topic_table(seen, share).to_csv(index=False, lineterminator="\n")
+    view.study.write_bytes(table.encode(), "figures", "topics.csv")
     shows = view.study.settings.summarize.show_examples
     patches = read_patches(view.study, (p for places in seen.places for p in places)) if shows else {}
-    word_of_topic, share = topics["word_of_topic"].to_numpy(), topics["topic_of_volume"].to_numpy().mean(axis=0)
+    word_of_topic = topics["word_of_topic"].to_numpy()
     for topic, words in enumerate(telling_words(word_of_topic, share, N_TOP_WORDS).tolist()):
         picture = TopicPicture(topic, words, [float(word_of_topic[topic, w]) for w in words])
         yield Drawn(topic_figure(seen, picture, patches), _topic_caption(seen, picture, float(share[topic])))
@@ -83,6 +87,12 @@ def word_table(seen: WordsSeen) -> pd.DataFrame:
             "where": [where_in_words(*rows) for rows in zip(seen.parts_of_word, seen.parts_of_all, strict=True)],
         }
     )
+
+
+def topic_table(seen: WordsSeen, share: NDArray[np.float64]) -> pd.DataFrame:
+    """One row per topic: its share of the population, where it lives in plain words."""
+    where = [where_in_words(row, seen.parts_of_all_topics) for row in seen.parts_of_topic]
+    return pd.DataFrame({"topic": range(len(where)), "share": np.asarray(share).round(6), "where": where})
 
 
 def topic_map(seen: WordsSeen, topic: int, axis: int, blur_mm: float = 10.0) -> NDArray[np.float64]:

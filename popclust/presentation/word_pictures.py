@@ -97,7 +97,7 @@ def look_at_words(study: Study, volume_ids: Iterable[str], topics: xr.Dataset) -
     found: list[list[Place]] = [[] for _ in vocabulary_of_word]
     for volume_id in sampled:
         group = study.open_group("features", f"{volume_id}.zarr")
-        for name, (features, positions) in _rows(group, study.settings.sift.micro_macro_mm).items():
+        for name, (features, positions) in feature_rows(group, study.settings.sift.micro_macro_mm).items():
             if len(features) == 0:
                 continue
             first = int(np.flatnonzero(vocabulary_of_word == name)[0])
@@ -199,7 +199,8 @@ def read_vocabularies(study: Study) -> dict[str, Vocabulary] | None:
     return {v: Vocabulary.load(zarr.open_group(url, mode="r")) for v, url in urls.items()}
 
 
-def _rows(group: zarr.Group, micro_macro_mm: float) -> Mapping[str, tuple[NDArray, NDArray]]:
+def feature_rows(group: zarr.Group, micro_macro_mm: float) -> Mapping[str, tuple[NDArray, NDArray]]:
+    """Features and positions in the atlas of a volume's store features, by vocabulary."""
     names = ("haralick", "haralick_position_mm", "sift", "sift_position_mm", "diameter_mm")
     features = {name: np.asarray(group[name][...]) for name in names}  # type: ignore[index]
     return rows_of_vocabularies(features, features["diameter_mm"] <= micro_macro_mm)

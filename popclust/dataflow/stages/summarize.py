@@ -32,7 +32,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="summarize",
-    version=5,
+    version=6,
     title="draw figures and page",
     sections=("summarize",),
     reads=("ingest", "duplicates", "normalize", "associate"),
