@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from popclust.dataflow import learning
 from popclust.dataflow.learning import minibatch_centres
 from popclust.errors import InputError
 from popclust.population.clustering import (
@@ -26,8 +27,9 @@ from popclust.population.clustering import (
 from popclust.population.model import Model
 from popclust.population.neighbours import neighbours
 from popclust.population.topics import fit_topics, scale_counts
-from popclust.population.vocabulary import FeatureScaling, Vocabulary, sample_rows, training_order
+from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, sample_rows, training_order
 from popclust.settings import ClusterSettings, EncodeSettings, TopicsSettings
+from popclust.study import Study
 
 WORDS = np.array(["haralick"] * 4 + ["micro_sift"] * 3 + ["macro_sift"] * 2, dtype=object)
 
@@ -93,6 +95,35 @@ def test_slabs_hold_every_row_once(n_rows: list[int], depth: int):
     slabs = [training_order(counts, s, s + depth) for s in range(0, max(n_rows), depth)]
     for i, n in enumerate(n_rows):
         assert [j for slab in slabs for j in range(n)[slab[i]]] == list(range(n))
+
+
+@pytest.mark.parametrize("slab_bytes", [2**28, 1600, 100])
+def test_packing_reads_every_sample_once_and_spreads_it_over_all_slabs(tmp_path, monkeypatch, slab_bytes):
+    study = Study.create(str(tmp_path / "study"))
+    rng, n_rows = np.random.default_rng(0), dict(zip("abcdefgh", [9, 0, 40, 7, 12, 30, 1, 25], strict=True))
+    samples = {}
+    for volume_id, n in n_rows.items():
+        rows = {v: rng.normal(size=(n if v != "macro_sift" else 0, 5)).astype(np.float32) for v in VOCABULARIES}
+        group = study.open_group("features", f"{volume_id}.zarr", mode="w")
+        for name, values in rows.items():
+            group.create_array(f"training_{name}", data=values)
+        samples[volume_id] = rows
+    read = []
+    take = learning.TrainingSample.rows
+    monkeypatch.setattr(learning, "_SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr(learning.TrainingSample, "rows", lambda s, *a: read.append((s.volume_id, a[0])) or take(s, *a))
+    assert learning.pack_training(study, list("hgfedcba")) == {"haralick": 124, "micro_sift": 124, "macro_sift": 0}
+    assert sorted(read) == sorted((v, name) for v in n_rows for name in VOCABULARIES)
+    packed = study.open_group("vocabulary", "training.zarr")
+    depth = max(1, slab_bytes // 20 // 8)
+    for index, name in enumerate(VOCABULARIES):
+        order = np.random.default_rng([study.settings.vocabulary.seed, index])
+        slabs = [
+            np.concatenate([samples[v][name][first : first + depth] for v in sorted(samples)])
+            for first in range(0, 40 if name != "macro_sift" else 0, depth)
+        ]
+        expected = [slab[order.permutation(len(slab))] for slab in slabs]
+        assert (packed[name][...] == np.concatenate([np.zeros((0, 5)), *expected])).all()
 
 
 def test_counts_are_scaled_to_the_masses():

@@ -26,7 +26,7 @@ from popclust.settings import ClusterSettings, ComputeSettings
 from popclust.study import Study
 
 _SLAB_BYTES = 256 * 2**20
-"""Training rows held in memory at once while they are packed."""
+"""Training rows held in memory at once while they are packed: a slab."""
 _SCALING_ROWS = 200_000
 """Training rows, shuffled already, from which the scaling is learnt."""
 _SAMPLED_VOLUMES = 20_000
@@ -40,28 +40,56 @@ _GROUP_PASSES = 3
 def pack_training(study: Study, volume_ids: Sequence[str]) -> Mapping[str, Any]:
     """Gather every volume's training sample into vocabulary/training.zarr, spread over the population.
 
-    Memory holds one slab: rows i to j of every volume.
+    Slab after slab of it holds rows i to j of every volume, in random order. Every sample is read once and its rows are
+    written to their slabs, which then are shuffled where they lie: memory holds one slab, or the samples of as many
+    volumes as fill one, and no volume's file stays open.
     """
-    volume_ids = sorted(volume_ids)
+    samples = [TrainingSample(study, v) for v in sorted(volume_ids)]
+    shapes = [sample.shapes() for sample in samples]
     out = study.open_group("vocabulary", "training.zarr", mode="w")
-    samples = [TrainingSample(study, v) for v in volume_ids]
     counts = {}
-    for name in VOCABULARIES:
-        shapes = [sample.shape(name) for sample in samples]
-        n_rows, width = np.array([n for n, _ in shapes]), shapes[0][1]
+    for index, name in enumerate(VOCABULARIES):
+        n_rows, width = np.array([s[name][0] for s in shapes]), shapes[0][name][1]
         shape = (int(n_rows.sum()), width)
         block = study.settings.vocabulary.block_rows
         packed = schema.create_array(out, "training", name, shape, chunks=(block, width))
-        depth = max(1, _SLAB_BYTES // (4 * width * len(samples)))
-        rng = np.random.default_rng([study.settings.vocabulary.seed, VOCABULARIES.index(name)])
-        at = 0
-        for start in range(0, int(n_rows.max(initial=0)), depth):
-            rows = training_order(n_rows, start, start + depth)
-            slab = np.concatenate([s.rows(name, r) for s, r in zip(samples, rows, strict=True)])
-            packed[at : at + len(slab)] = slab[rng.permutation(len(slab))]
-            at += len(slab)
+        slabs = _write_slabs(packed, name, samples, n_rows)
+        rng = np.random.default_rng([study.settings.vocabulary.seed, index])
+        for slab in slabs:
+            rows = np.asarray(packed[slab])
+            packed[slab] = rows[rng.permutation(len(rows))]
         counts[name] = shape[0]
     return counts
+
+
+def _write_slabs(
+    packed: zarr.Array, name: str, samples: Sequence[TrainingSample], n_rows: NDArray[np.integer]
+) -> list[slice]:
+    """Write the samples' rows to their slabs, in the order of the volumes; returns where the slabs lie."""
+    slab_rows = max(1, _SLAB_BYTES // (4 * packed.shape[1]))
+    depth = max(1, slab_rows // len(samples))
+    firsts = range(0, int(n_rows.max(initial=0)), depth)
+    sizes = np.array([np.clip(n_rows - first, 0, depth).sum() for first in firsts], dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    at = starts.copy()
+    for batch in np.split(np.arange(len(samples)), _full_at(n_rows, slab_rows)):
+        rows = [samples[i].rows(name, slice(None)) for i in batch]
+        for slab, first in enumerate(firsts):
+            taken = training_order(n_rows[batch], first, first + depth)
+            piece = np.concatenate([r[t] for r, t in zip(rows, taken, strict=True)])
+            packed[at[slab] : at[slab] + len(piece)] = piece
+            at[slab] += len(piece)
+    return [slice(start, start + size) for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)]
+
+
+def _full_at(n_rows: NDArray[np.integer], limit: int) -> NDArray[np.intp]:
+    """Where to cut a sequence of volumes so that each piece has about `limit` rows: where another multiple is reached.
+
+    >>> _full_at(np.array([3, 3, 3, 3, 3]), 6)
+    array([2, 4])
+    """
+    before = np.concatenate([[0], np.cumsum(n_rows)[:-1]]) // limit
+    return np.flatnonzero(np.diff(before)) + 1
 
 
 @dataclass(frozen=True)
@@ -71,10 +99,9 @@ class TrainingSample:
     study: Study
     volume_id: str
 
-    def shape(self, name: str) -> tuple[int, int]:
-        """Rows and columns for one vocabulary."""
-        n, width = self._read(lambda group: _array(group, f"training_{name}").shape)
-        return n, width
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns for each vocabulary."""
+        return dict(self._read(lambda group: {v: _array(group, f"training_{v}").shape for v in VOCABULARIES}))
 
     def rows(self, name: str, wanted: slice) -> NDArray[np.float32]:
         """Some of its rows."""
