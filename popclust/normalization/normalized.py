@@ -172,40 +172,26 @@ def _assembled(
     within_wall: Volume | None = None,
 ) -> Normalized:
     """Carry the lungs over, join what of them is not aerated, measure, decide."""
+    reference, on = atlas.reference, volume.lungs
     nodes = ways.to_volume.nodes_mm()
     back = AffineMap.fitted(ways.to_volume(nodes), nodes)
-    lung = carried_over(atlas.reference.lungs, ways.to_atlas, volume.lungs)
-    whole = lung
-    if within_wall is not None:
-        between = carried_over(between_lungs(atlas.reference), ways.to_atlas, volume.lungs)
-        whole = with_consolidation(with_disease(lung, within_wall, volume), within_wall, volume, between)
-        whole = with_fluid(whole, volume, between)
-    reference = atlas.reference
+    lung = carried_over(reference.lungs, ways.to_atlas, on)
+    whole = lung if within_wall is None else _with_airless(lung, within_wall, ways, volume, reference)
     alike = likeness_of_parts(reference, volume, ways.to_volume, filled_of(volume, whole))
     measures = measure(reference, volume, ways.to_volume, lung, alike["both"])
     probability = failure_probability(measures)
     reasons = reject_reasons(measures, evidence, probability, settings)
-    is_left = left_of(reference, ways.to_atlas, volume.lungs)
+    is_left = left_of(reference, ways.to_atlas, on)
     sides = sides_of(reference, volume, ways.to_volume, is_left, lung, alike)
     trusted = trusted_sides(reasons, sides, settings)
     if len(trusted) == 1:
         whole = whole.with_values(whole.voxels & (is_left.voxels == (trusted == ["left"])))
     extent = extent_in(back, volume)
-    lungs = atlas.reference.lungs
-    points = thinned(lungs.index_to_mm(np.argwhere(lungs.voxels)), 5000)
-    there = ways.to_volume(points)
-    there_and_back = np.linalg.norm(ways.to_atlas(there) - points, axis=1)[volume.shows(there)]
     quality = {
         "template_id": template_id,
-        **{name: round(value, 6) for name, value in dataclasses.asdict(measures).items()},
-        "orientation": evidence.orientation.best,
-        "orientation_advantage": round(evidence.orientation.advantage, 6),
-        "orientation_of_body": evidence.orientation.body_agrees,
-        "template_spread_mm": round(evidence.template_spread_mm, 6),
-        "inverse_error_mm": round(float(there_and_back.mean()), 6) if len(there_and_back) else 0.0,
-        "start": evidence.start_method,
-        "n_inliers": evidence.n_inliers,
-        "n_matches": evidence.n_matches,
+        **_rounded(dataclasses.asdict(measures)),
+        **_row_of_evidence(evidence),
+        "inverse_error_mm": round(_inverse_error_mm(ways, reference.lungs, volume), 6),
         "extent_low_mm": [round(v, 3) for v in extent.low_mm],
         "extent_high_mm": [round(v, 3) for v in extent.high_mm],
         "failure_probability": round(probability, 6),
@@ -216,8 +202,40 @@ def _assembled(
         "trusted": trusted,
         "reasons": reasons,
     }
-    rounded = {name: round(value, 6) for name, value in ncc_of_templates.items()}
-    return Normalized(template_id, rounded, ways.to_volume, ways.to_atlas, whole, rotation_of(back.matrix), quality)
+    ncc = _rounded(ncc_of_templates)
+    return Normalized(template_id, ncc, ways.to_volume, ways.to_atlas, whole, rotation_of(back.matrix), quality)
+
+
+def _with_airless(lung: Volume, within_wall: Volume, ways: BothWays, volume: Prepared, reference: Prepared) -> Volume:
+    """The lungs with what disease, consolidation or fluid fills of them."""
+    between = carried_over(between_lungs(reference), ways.to_atlas, volume.lungs)
+    whole = with_consolidation(with_disease(lung, within_wall, volume), within_wall, volume, between)
+    return with_fluid(whole, volume, between)
+
+
+def _inverse_error_mm(ways: BothWays, lungs: Volume, volume: Prepared) -> float:
+    """Mean distance of the atlas's lung points in the field of view from themselves, there and back; 0 without any."""
+    points = thinned(lungs.index_to_mm(np.argwhere(lungs.voxels)), 5000)
+    there = ways.to_volume(points)
+    error = np.linalg.norm(ways.to_atlas(there) - points, axis=1)[volume.shows(there)]
+    return float(error.mean()) if len(error) else 0.0
+
+
+def _row_of_evidence(evidence: Evidence) -> dict[str, Any]:
+    """What the search for a start and a way round found, by the names of quality.parquet."""
+    return {
+        "orientation": evidence.orientation.best,
+        "orientation_advantage": round(evidence.orientation.advantage, 6),
+        "orientation_of_body": evidence.orientation.body_agrees,
+        "template_spread_mm": round(evidence.template_spread_mm, 6),
+        "start": evidence.start_method,
+        "n_inliers": evidence.n_inliers,
+        "n_matches": evidence.n_matches,
+    }
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
 
 
 def carried_over(mask: Volume, to_mask: PointMap, grid: Volume) -> Volume:

@@ -171,6 +171,9 @@ def gather(study: Study, parts: Sequence[Found], lexicon_digest: str) -> Mapping
 
 def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
     """Say what joined and what did not."""
+    if not any(record[name] for name in record if name.startswith("n_reports")):
+        line("there are no reports")
+        return
     lost = record["n_reports_without_volume"]
     line(f"{record['n_reports']} reports with {record['n_terms']} terms, {lost} of no volume in the cohort")
     if n := record["n_reports_without_text"]:
