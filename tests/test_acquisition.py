@@ -62,13 +62,35 @@ def test_the_sharp_kernel_is_taken_without_its_name(data_path: Callable[[str], P
         assert (measure_acquisition(volume).sharpness(volume.spacing_mm[2]) > 0) is is_sharp
 
 
-def test_kernels_made_on_real_ct_are_on_the_right_side(data_path: Callable[[str], Path]):
+@pytest.mark.parametrize(("scanner", "noise_hu", "correlation"), [(0, 28.0, 0.1), (1, 15.0, 0.5)])
+def test_kernels_made_on_real_ct_are_on_the_right_side(
+    scanner: int, noise_hu: float, correlation: float, data_path: Callable[[str], Path]
+):
+    """Sharp ones of a scanner of little noise, soft ones of one of much: what tells them is how fine the noise is."""
     volume = read_volume_file(data_path("ct/lungdx_a0002_B40f.nii.gz"))
     grid = Grid(volume.shape, volume.spacing_mm, (0.0, 0.0, 0.0))
-    for kernel in (*SCANNERS[0].sharp, *SCANNERS[0].soft):
-        hu = reconstruct(volume.voxels.astype(np.float32), grid, kernel, 28.0, 0.1, np.random.default_rng(1))
+    for kernel in (*SCANNERS[scanner].sharp, *SCANNERS[scanner].soft):
+        rng = np.random.default_rng(1)
+        hu = reconstruct(volume.voxels.astype(np.float32), grid, kernel, noise_hu, correlation, rng)
         found = measure_acquisition(volume.with_values(np.rint(hu).clip(-1024, 3071).astype(np.int16)))
-        assert (found.sharpness(volume.spacing_mm[2]) > 0) is (kernel in SCANNERS[0].sharp)
+        assert (found.sharpness(volume.spacing_mm[2]) > 0) is (kernel in SCANNERS[scanner].sharp)
+
+
+def test_white_noise_is_fine_and_smooth_noise_is_not(data_path: Callable[[str], Path]):
+    volume = read_volume_file(data_path("ct/lungdx_a0002_B40f.nii.gz"))
+    still = ndimage.gaussian_filter(volume.voxels.astype(np.float32), (0, 2, 2))
+    white = np.random.default_rng(0).normal(0, 30, still.shape).astype(np.float32)
+    smooth = ndimage.gaussian_filter(white, (0, 1, 1))
+    for noise, low, high in ((white, 0.9, 1.1), (smooth * (30 / smooth.std()), 0.05, 0.2)):
+        fineness = measure_acquisition(volume.with_values(np.rint(still + noise).astype(np.int16))).fineness
+        assert fineness is not None
+        assert low < fineness < high
+
+
+def test_smooth_noise_counts_against_a_kernel_and_fine_noise_not_for_it():
+    coarse, border, white = (Acquisition(20.0, 2.0, fineness).sharpness(0.7) for fineness in (0.1, 0.35, 1.0))
+    assert coarse < 0 < border
+    assert border == white == Acquisition(20.0, 2.0).sharpness(0.7)
 
 
 @pytest.mark.parametrize("value", [-1000, -800, 40])
