@@ -17,6 +17,7 @@ import pytest
 
 from popclust.dataflow.failure import place_of
 from popclust.dataflow.isolation import IsolatedError, run_isolated
+from popclust.dataflow.usage import Meter
 from popclust.errors import VolumeError
 
 LIMITS = {"timeout_s": 60.0, "max_memory_mb": 2000.0}
@@ -32,6 +33,12 @@ def _die() -> None:
 
 def _sleep(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def _toil(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 def _eat() -> int:
@@ -72,6 +79,14 @@ def test_a_hang_ends_in_time():
     with pytest.raises(IsolatedError, match="longer than 0") as caught:
         run_isolated(_sleep, 60, timeout_s=0.5, max_memory_mb=2000)
     assert caught.value.code == "timeout"
+
+
+def test_what_the_child_takes_counts_for_the_task():
+    run_isolated(_pid, **LIMITS)  # its start is paid for
+    meter = Meter()
+    run_isolated(_toil, 0.5, **LIMITS)
+    assert 0.4 < meter.read().cpu_seconds < 1.5
+    assert Meter().read().cpu_seconds < 0.1
 
 
 def test_greed_ends():

@@ -102,6 +102,7 @@ class _Child:
         self._process.start()
         far_end.close()
         self.n_calls = 0
+        self._cpu_seconds = 0.0
 
     @property
     def is_alive(self) -> bool:
@@ -117,11 +118,11 @@ class _Child:
             while not self._pipe.poll(_POLL_S):
                 if time.monotonic() > deadline:
                     raise IsolatedError("timeout", f"took longer than {timeout_s:g} s") from self._last_words()
-                note_child(memory_mb := self._memory_mb())
-                if memory_mb > max_memory_mb:
+                if self._noted_memory_mb() > max_memory_mb:
                     words = self._last_words()
                     raise IsolatedError("out_of_memory", f"needed more than {max_memory_mb:g} MB") from words
             value, failure = self._pipe.recv()
+            self._noted_memory_mb()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join(5)
             ending = f"native code ended with {_ending(self._process.exitcode)}"
@@ -138,11 +139,16 @@ class _Child:
         words = self._printed.read().decode(errors="replace")
         return RemoteTraceback(f"The child printed:\n{words}" if words else "The child printed nothing.", "native code")
 
-    def _memory_mb(self) -> float:
+    def _noted_memory_mb(self) -> float:
+        """Its resident size; that and the processor time since the last look count for this thread's task."""
         try:
-            return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
+            process = psutil.Process(self._process.pid)
+            memory_mb, times = float(process.memory_info().rss) / 1e6, process.cpu_times()
         except psutil.NoSuchProcess:
             return 0.0  # the pipe tells next
+        before, self._cpu_seconds = self._cpu_seconds, float(times.user + times.system)
+        note_child(memory_mb, self._cpu_seconds - before)
+        return memory_mb
 
     def end(self) -> None:
         """Let it go in good order: it returns when the pipe closes."""

@@ -23,7 +23,7 @@ class Usage:
     seconds: float = 0.0
     """Wall time."""
     cpu_seconds: float = 0.0
-    """Processor time of the worker's thread; that of its child is not in it."""
+    """Processor time of the worker's thread and of its child."""
     peak_mb: float = 0.0
     """Largest resident size of the worker, and of its child beside it, in MB; 0 where the system does not tell."""
 
@@ -37,7 +37,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._started, self._cpu = time.monotonic(), time.thread_time()
-        _children.peak_mb = 0.0
+        _children.peak_mb = _children.cpu_seconds = 0.0
         try:
             _CLEAR.write_text("5")  # the high-water mark of the resident size starts anew
         except OSError:
@@ -45,16 +45,22 @@ class Meter:
 
     def read(self) -> Usage:
         """What it took so far."""
-        seconds, cpu = time.monotonic() - self._started, time.thread_time() - self._cpu
+        seconds, cpu = time.monotonic() - self._started, time.thread_time() - self._cpu + _children.cpu_seconds
         return Usage(_WORKER, round(seconds, 4), round(cpu, 4), round(_high_water_mb() + _children.peak_mb, 1))
 
 
-def note_child(memory_mb: float) -> None:
-    """The resident size of this thread's child was seen."""
-    _children.peak_mb = max(getattr(_children, "peak_mb", 0.0), memory_mb)
+class _Children(threading.local):
+    peak_mb = 0.0
+    cpu_seconds = 0.0
 
 
-_children = threading.local()
+def note_child(memory_mb: float, cpu_seconds: float = 0.0) -> None:
+    """The resident size of this thread's child was seen, and the processor time that it took since the last look."""
+    _children.peak_mb = max(_children.peak_mb, memory_mb)
+    _children.cpu_seconds += cpu_seconds
+
+
+_children = _Children()
 
 
 def _high_water_mb() -> float:
