@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from distributed import Client
-from distributed.deploy.subprocess import SubprocessCluster
 from driver_scan import measure
+from own_cluster import own_cluster
 
 from popclust.dataflow.client import ONE_THREAD
 from popclust.dataflow.inputs import HandedIn
@@ -42,7 +42,7 @@ def ms_per_task(study: Study, n_tasks: int) -> dict[str, float]:
     """CPU milliseconds of the driver for one task of ingest, from its submission to its outcome."""
     os.environ |= ONE_THREAD
     with (
-        SubprocessCluster(n_workers=1, worker_kwargs={"nthreads": 1}, silence_logs=50) as cluster,
+        own_cluster() as cluster,
         Client(cluster) as client,
     ):
         call = partial(trivial, study, "ingest", "0" * 64)

@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 from distributed import Client
-from distributed.deploy.subprocess import SubprocessCluster
 from driver import finished_seconds
+from own_cluster import own_cluster
 
 from popclust.dataflow.client import ONE_THREAD, WORKER_CONFIG
 from popclust.dataflow.events import EventLog
@@ -49,7 +49,7 @@ def through_the_window(n_volumes: int) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as name,
         dask.config.set(WORKER_CONFIG),
-        SubprocessCluster(n_workers=1, worker_kwargs={"nthreads": 1}, silence_logs=50) as cluster,
+        own_cluster() as cluster,
         Client(cluster) as client,
     ):
         study = Study.create(f"{name}/study")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,20 @@ class Study:
             )
         return schema.conform_table(name, frame)
 
+    def read_columns(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        """Some columns of a table that is there, as they are stored: of a large population the others are not read.
+
+        Raises
+        ------
+        DamagedError
+            It cannot be read.
+        """
+        file = f"{name}.parquet"
+        try:
+            return pq.read_table(pa.BufferReader(self.read_bytes(file)), columns=list(columns)).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedError(f"{self.path(file)} cannot be read ({type(error).__name__})") from error
+
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a declared table; equal frames give equal bytes."""
         self.write_bytes(schema.encode_table(name, frame), f"{name}.parquet")
@@ -294,7 +308,12 @@ class Study:
 
     def n_done(self, stage: str) -> int:
         """How many volumes a stage has finished, without reading their markers."""
-        return sum(n.endswith(".json") and n != f"{WHOLE}.json" for n in storage.names(self.path("markers", stage)))
+        return len(self.names_done(stage))
+
+    def names_done(self, stage: str) -> list[str]:
+        """Sorted volumes of which a stage has left a marker, without reading it: few bytes for each."""
+        names = (n[:-5] for n in storage.names(self.path("markers", stage)) if n.endswith(".json"))
+        return [n for n in names if n != WHOLE]
 
     def record(self, stage: str, volume_id: str = WHOLE) -> dict[str, Any]:
         """The small record that a finished part left.

@@ -29,9 +29,6 @@ from popclust.imaging.series_table import SeriesTable
 from popclust.parts import WHOLE, Done, marker_of
 from popclust.study import Study
 
-_MIN_BATCHES = 8
-"""A few volumes too are spread over the workers."""
-
 
 @dataclass
 class Flow:
@@ -250,7 +247,7 @@ class Flow:
             return
         again: list[str] = []
         waiting = iter(due.todo)
-        size = min(stage.batch_size, -(-len(due.todo) // _MIN_BATCHES))
+        size = stage.volumes_of_task(len(due.todo), len(due.wanted))
         chunks = iter(lambda: list(islice(waiting, size)), [])
         batches = {chunk[0]: chunk for chunk in chunks}
         many = partial(perform_batch, self.study, stage.name, due.recipe)

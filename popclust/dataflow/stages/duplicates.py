@@ -18,6 +18,9 @@ from popclust.parts import Made
 from popclust.population.duplicates import DuplicatePair, find_duplicates, one_id_per_person
 from popclust.study import Study
 
+_PAIRS_OF_TASK = 8_000_000
+"""About an hour and a quarter: a task that outlives its worker's walltime would never end."""
+
 
 def compare(study: Study, volume_ids: Sequence[str]) -> dict[str, Made]:
     """Compare volumes with each other and with the rest of the population.
@@ -26,18 +29,24 @@ def compare(study: Study, volume_ids: Sequence[str]) -> dict[str, Made]:
     volumes that are both new the later by name looks for the other, whichever task comes first.
     """
     new = sorted(volume_ids)
-    finished = study.markers("duplicates").done
-    cohort = study.read_table("cohort")
-    others = cohort.loc[cohort["included"], "volume_id"]
-    known = sorted(v for v in set(others) - set(new) if v in finished or v < new[-1])
+    finished = set(study.names_done("duplicates"))  # names alone: the markers of all would be the population's size
+    cohort = study.read_columns("cohort", ["volume_id", "included"])
+    others = set(cohort.loc[cohort["included"], "volume_id"])
+    known = sorted(v for v in others.difference(new) if v in finished or v < new[-1])
     with threadpool_limits(1):
-        pairs = find_duplicates(_StoredKeypoints(study, tuple(new)), _StoredKeypoints(study, tuple(known)))
-    contents = {v: d.output for v, d in study.markers("ingest").done.items()}
+        pairs = find_duplicates(_StoredKeypoints.of(study, new), _StoredKeypoints.of(study, known))
     found: dict[str, list[Any]] = {v: [] for v in new}
     for pair in pairs:
         of = pair.volume_a if pair.volume_a in found else pair.volume_b
-        found[of].append({**asdict(pair), "contents": [contents.get(pair.volume_a), contents.get(pair.volume_b)]})
+        contents = [_content(study, v) for v in (pair.volume_a, pair.volume_b)]
+        found[of].append({**asdict(pair), "contents": contents})
     return {v: Made({"pairs": found[v]}) for v in new}
+
+
+def _content(study: Study, volume_id: str) -> str | None:
+    """What a volume's images are known by."""
+    done = study.done("ingest", volume_id)
+    return done.output if done else None
 
 
 def gather(work: Work) -> Made:
@@ -73,7 +82,13 @@ class _StoredKeypoints(Mapping[str, Keypoints]):
     """Keypoints by volume_id, read when asked for."""
 
     study: Study
-    volume_ids: tuple[str, ...]
+    volume_ids: Mapping[str, None]
+    """In their order."""
+
+    @classmethod
+    def of(cls, study: Study, volume_ids: Sequence[str]) -> _StoredKeypoints:
+        """Those of some volumes."""
+        return cls(study, dict.fromkeys(volume_ids))
 
     def __contains__(self, volume_id: object) -> bool:
         return volume_id in self.volume_ids
@@ -100,6 +115,7 @@ STAGE = Stage(
     needs=lambda known: {v: [content] for v, content in known.passing("ingest").items()},
     batch_task=compare,
     batch_size=256,
+    batch_pairs=_PAIRS_OF_TASK,
     build_needs=lambda known: [known.output("ingest"), *each(known.finished("duplicates"))],
     build=gather,
     results=("duplicates.parquet",),
