@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,19 @@ in_stream("jpeg_ls_bits_declared_sixteen", "exact", "jpeg_ls", _as_is, BitsStore
 in_stream("jpeg_ls_declared_of_another_size", "unreadable_pixels", "jpeg_ls", _as_is, Rows=16)
 in_stream("jpeg_lossless_in_words_of_64_bits", "unreadable_pixels", "jpeg_lossless", _as_is, BitsAllocated=64)
 in_stream("jpeg_2000_declared_of_another_size", "unreadable_pixels", "jpeg_2000", _as_is, Columns=64)
+
+
+@fault_in_files("unreadable_pixels")
+def jpeg_2000_of_which_tiles_are_missing(paths: list[Path], rng: np.random.Generator) -> None:
+    """The stream says that it has more tiles than there are."""
+    for path in paths:
+        compress(path, "jpeg_2000")
+        ds = pydicom.dcmread(path)
+        body = bytearray(next(generate_frames(ds.PixelData, number_of_frames=1)))
+        size = body.index(b"\xff\x4f\xff\x51") + 24
+        body[size : size + 8] = struct.pack(">II", 8, 4)
+        ds.PixelData = encapsulate([bytes(body)])
+        ds.save_as(path)
 
 
 @fault("exact")

@@ -67,8 +67,8 @@ _TEXT_VRS = frozenset({"CS", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UI
 _WORDS = frozenset(
     {"Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "NominalPercentageOfCardiacPhase"}
 )
-_MAX_FRAMES = 100_000
-"""More than any scanner writes into one file: the number is corrupt."""
+_MAX_FRAMES = 20_000
+"""More than a file holds, whose pixels end at 4 GB (8,192 images of 512 x 512): the number is corrupt."""
 _Elements = Mapping[int, RawDataElement | DataElement]
 # Without the 128-byte preamble a file begins with an element of group 0002 or 0008, in either byte order.
 _BARE_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
