@@ -16,9 +16,9 @@ _FIELD = "displacement along z, y, x at the nodes of a grid, linear in between"
 STORES = {
     "volume": """
         volumes/<volume_id>.ome.zarr
-        a volume as OME-Zarr 0.5, in one shard; z to the head, y to the back, x to the left
+        a volume as OME-Zarr 0.5, in one shard; z to the head, y to the back, x to the left; coarser ones aside
         0         int16  z,y,x  HU  voxels
-        @ome      the image as OME-Zarr declares it: axes, spacing and position in millimetres
+        @ome      the image as OME-Zarr declares it: axes, orientation, spacing and position in mm, levels, volume_id
     """,
     "keypoints": """
         volumes/<volume_id>.keypoints.zarr

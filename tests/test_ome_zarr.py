@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from popclust.imaging.ome_zarr import read_ome_zarr, write_ome_zarr
+from popclust.imaging.ome_zarr import pyramid, read_ome_zarr, write_ome_zarr
 from popclust.imaging.volume import Volume
 
 LENGTH = st.floats(0.1, 10)
@@ -72,7 +73,7 @@ def test_equal_bytes(tmp_path: Path) -> None:
 def test_metadata_follow_the_specification(tmp_path: Path) -> None:
     """By hand, from https://ngff.openmicroscopy.org/0.5/ ("multiscales" and what it refers to)."""
     volume = some_volume()
-    write_ome_zarr(tmp_path / "v.ome.zarr", volume)
+    write_ome_zarr(tmp_path / "v.ome.zarr", volume, "v1")
     group = json.loads((tmp_path / "v.ome.zarr" / "zarr.json").read_text())
     assert (group["zarr_format"], group["node_type"]) == (3, "group")
     ome = group["attributes"]["ome"]
@@ -80,7 +81,13 @@ def test_metadata_follow_the_specification(tmp_path: Path) -> None:
     (image,) = ome["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["z", "y", "x"]
     assert {(axis["type"], axis["unit"]) for axis in image["axes"]} == {("space", "millimeter")}
-    (dataset,) = image["datasets"]
+    assert {axis["name"]: axis["orientation"] for axis in image["axes"]} == {
+        "z": {"type": "anatomical", "value": "inferior-to-superior"},
+        "y": {"type": "anatomical", "value": "anterior-to-posterior"},
+        "x": {"type": "anatomical", "value": "right-to-left"},
+    }
+    assert image["name"] == "v1"
+    dataset = image["datasets"][0]
     scale, translation = dataset["coordinateTransformations"]
     assert scale == {"type": "scale", "scale": list(volume.spacing_mm)}
     assert translation == {"type": "translation", "translation": list(volume.origin_mm)}
@@ -91,12 +98,39 @@ def test_metadata_follow_the_specification(tmp_path: Path) -> None:
     assert array["data_type"] == "int16"
 
 
+def test_coarser_levels_hold_means_in_the_middle_of_what_they_stand_for(tmp_path: Path) -> None:
+    hu = np.random.default_rng(1).integers(-1024, 3000, (21, 131, 260)).astype(np.int16)
+    volume = Volume(hu, (2.0, 0.75, 0.7), (-340.0, -171.3, 165.6))
+    first, second, third = list(pyramid(volume))[:3]
+    assert first is volume
+    assert (second.shape, second.spacing_mm) == ((21, 65, 130), (2.0, 1.5, 1.4))  # z is coarser by far
+    assert second.origin_mm == pytest.approx((-340.0, -171.3 + 0.375, 165.6 + 0.35))
+    assert second.voxels[3, 10, 20] == np.rint(hu[3, 20:22, 40:42].mean())
+    assert (third.shape, third.spacing_mm) == ((21, 32, 65), (2.0, 3.0, 2.8))
+    assert [level.shape for level in pyramid(volume)][-1] == (10, 32, 32)
+    write_ome_zarr(tmp_path / "v", volume)
+    group = zarr.open_group(tmp_path / "v", mode="r")
+    datasets = group.attrs["ome"]["multiscales"][0]["datasets"]
+    for dataset, level in zip(datasets, pyramid(volume), strict=True):
+        np.testing.assert_array_equal(group[dataset["path"]][...], level.voxels)
+        scale, translation = dataset["coordinateTransformations"]
+        assert (tuple(scale["scale"]), tuple(translation["translation"])) == (level.spacing_mm, level.origin_mm)
+
+
+def test_coarser_levels_of_a_flat_volume_and_of_a_mask() -> None:
+    flat = list(pyramid(Volume(np.ones((1, 1, 200), bool), (1.0, 1.0, 1.0))))
+    assert [level.shape for level in flat] == [(1, 1, 200), (1, 1, 100), (1, 1, 50)]
+    assert all(level.voxels.dtype == bool and level.voxels.all() for level in flat)
+
+
 def test_one_shard_of_small_compressed_chunks(tmp_path: Path) -> None:
     write_ome_zarr(tmp_path / "v", some_volume())
     array = zarr.open_group(tmp_path / "v", mode="r")["0"]
     assert isinstance(array, zarr.Array)
     assert (array.chunks, array.shards) == ((64, 64, 64), (128, 128, 192))
     np.testing.assert_array_equal(array[64:66, :3, 129], some_volume().voxels[64:66, :3, 129])
+    with xr.open_zarr(tmp_path / "v", consolidated=False) as dataset:  # levels of other shapes do not stand in the way
+        assert dict(dataset.sizes) == {"z": 70, "y": 65, "x": 130}
     assert (tmp_path / "v" / "0" / "c" / "0" / "0" / "0").stat().st_size < some_volume().voxels.nbytes
 
 
@@ -114,5 +148,10 @@ def test_stores_that_are_no_such_image(tmp_path: Path) -> None:
     metadata.write_text(metadata.read_text().replace("millimeter", "inch"))
     with pytest.raises(ValueError, match="millimeter"):
         read_ome_zarr(tmp_path / "inches")
+    write_ome_zarr(tmp_path / "ras", some_volume((2, 2, 2)))
+    metadata = tmp_path / "ras" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace("right-to-left", "left-to-right"))
+    with pytest.raises(ValueError, match="must run"):
+        read_ome_zarr(tmp_path / "ras")
     with pytest.raises(FileNotFoundError):
         read_ome_zarr(tmp_path / "nowhere")

@@ -1,10 +1,11 @@
-"""Volumes as OME-Zarr 0.5: compressed chunks in one shard, with spacing and position in the metadata.
+"""Volumes as OME-Zarr 0.5: compressed chunks in one shard, with spacing, position and orientation in the metadata.
 
-The specification: https://ngff.openmicroscopy.org/0.5/
+The specification: https://ngff.openmicroscopy.org/0.5/, of the orientation https://ngff.openmicroscopy.org/rfc/4/
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,17 @@ from popclust import schema
 from popclust.imaging.volume import AIR_HU, Vector, Volume
 
 VERSION = "0.5"
+ORIENTATION = {"z": "inferior-to-superior", "y": "anterior-to-posterior", "x": "right-to-left"}
+"""Which way an index grows along each axis, in the words of RFC 4."""
 _CHUNK = 64
+_COARSER = "coarser"
 
 
-def write_ome_zarr(store: Any, volume: Volume) -> None:
-    """Write a volume; what the store held before is replaced.
+def write_ome_zarr(store: Any, volume: Volume, name: str = "ct") -> None:
+    """Write a volume and its coarser levels; what the store held before is replaced.
 
-    The whole volume is one shard, so one writer owns it, and a reader still fetches single chunks of 64^3 voxels. Equal
-    volumes give equal bytes.
+    Each level is one shard, so one writer owns it, and a reader still fetches single chunks of 64^3 voxels. The coarser
+    levels lie in a group of their own, so that the volume's opens in xarray. Equal volumes give equal bytes.
 
     Parameters
     ----------
@@ -32,6 +36,8 @@ def write_ome_zarr(store: Any, volume: Volume) -> None:
         Whatever `zarr.open_group` takes.
     volume : Volume
         int16 HU, or a bool mask.
+    name : str
+        What viewers call the image: a pseudonym.
 
     Raises
     ------
@@ -40,11 +46,49 @@ def write_ome_zarr(store: Any, volume: Volume) -> None:
     """
     if volume.voxels.dtype not in (np.dtype(np.int16), np.dtype(bool)):
         raise ValueError(f"volume: must hold int16 HU or a bool mask, got {volume.voxels.dtype}")
-    attributes = {"ome": _multiscales(volume)}
+    levels = list(pyramid(volume))
+    paths = ["0", *(f"{_COARSER}/{level}" for level in range(1, len(levels)))]
+    attributes = {"ome": _multiscales(dict(zip(paths, levels, strict=True)), name)}
     group = zarr.create_group(_opened(store), zarr_format=3, overwrite=True, attributes=attributes)
+    _write_level(group, "0", volume)
+    if len(levels) > 1:
+        coarser = group.create_group(_COARSER)
+        for path, level in zip(paths[1:], levels[1:], strict=True):
+            _write_level(coarser, path.removeprefix(f"{_COARSER}/"), level)
+
+
+def pyramid(volume: Volume) -> Iterator[Volume]:
+    """The volume, and coarser ones, until one fits in a chunk.
+
+    Each level halves the axes whose spacing is at most sqrt(2) times the finest, so that voxels come near to cubes. A
+    voxel is the mean of those it takes the place of (of a mask, what most of them are), and stands in their middle.
+    What is left over at an end of odd length is left out.
+    """
+    yield volume
+    while max(volume.shape) > _CHUNK:
+        volume = _halved(volume)
+        yield volume
+
+
+def _halved(volume: Volume) -> Volume:
+    can = [n > 1 for n in volume.shape]
+    finest = min(s for s, is_long in zip(volume.spacing_mm, can, strict=True) if is_long)
+    is_halved = [is_long and s <= 2**0.5 * finest for s, is_long in zip(volume.spacing_mm, can, strict=True)]
+    values: NDArray = volume.voxels.astype(np.float32)
+    for axis in np.flatnonzero(is_halved).tolist():
+        even = np.moveaxis(values, axis, 0)[: values.shape[axis] // 2 * 2]
+        values = np.moveaxis((even[::2] + even[1::2]) / 2, 0, axis)
+    steps = [s if halve else 0.0 for s, halve in zip(volume.spacing_mm, is_halved, strict=True)]
+    spacing, origin = np.add(volume.spacing_mm, steps), np.add(volume.origin_mm, np.divide(steps, 2))
+    is_mask = volume.voxels.dtype == bool
+    stored = values >= 0.5 if is_mask else np.rint(values).astype(volume.voxels.dtype)
+    return Volume(stored, _vector(spacing), _vector(origin))
+
+
+def _write_level(group: zarr.Group, name: str, volume: Volume) -> None:
     is_ct = volume.voxels.dtype == np.int16
     array = group.create_array(
-        "0",
+        name,
         shape=volume.shape,
         dtype=volume.voxels.dtype,
         chunks=(_CHUNK,) * 3,
@@ -135,6 +179,9 @@ def _image(store: Any) -> tuple[zarr.Array, Vector, Vector]:
     image = ome["multiscales"][0]
     if [(axis.get("name"), axis.get("unit")) for axis in image["axes"]] != [(name, "millimeter") for name in "zyx"]:
         raise ValueError("store: the image's axes are not z, y, x in millimeter")
+    runs = {axis["name"]: axis["orientation"].get("value") for axis in image["axes"] if "orientation" in axis}
+    if runs and runs != ORIENTATION:
+        raise ValueError(f"store: the image's axes must run {ORIENTATION}, got {runs}")
     dataset = image["datasets"][0]
     spacing, origin = np.ones(3), np.zeros(3)
     for transformation in [*dataset["coordinateTransformations"], *image.get("coordinateTransformations", ())]:
@@ -153,25 +200,23 @@ def _opened(store: Any) -> Any:
     return store.removeprefix("file://") if isinstance(store, str) else store
 
 
-def _multiscales(volume: Volume) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "multiscales": [
-            {
-                "axes": [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"],
-                "datasets": [
-                    {
-                        "path": "0",
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": [float(s) for s in volume.spacing_mm]},
-                            {"type": "translation", "translation": [float(o) for o in volume.origin_mm]},
-                        ],
-                    }
-                ],
-                "name": "ct",
-            }
-        ],
-    }
+def _multiscales(levels: dict[str, Volume], name: str) -> dict[str, Any]:
+    """Of the levels by their paths, the finest first."""
+    axes = [
+        {"name": axis, "type": "space", "unit": "millimeter", "orientation": {"type": "anatomical", "value": runs}}
+        for axis, runs in ORIENTATION.items()
+    ]
+    datasets = [
+        {
+            "path": path,
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [float(s) for s in level.spacing_mm]},
+                {"type": "translation", "translation": [float(o) for o in level.origin_mm]},
+            ],
+        }
+        for path, level in levels.items()
+    ]
+    return {"version": VERSION, "multiscales": [{"axes": axes, "datasets": datasets, "name": name}]}
 
 
 def _vector(values: Any) -> Vector:

@@ -134,7 +134,7 @@ def ingest(study: Study, volume_id: str) -> Made:
     found = read_series(series, study.settings.ingest, key, told)
     if found.volume is None:
         return Made(dataclasses.asdict(found.record), passes=False)
-    write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), found.volume)
+    write_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"), found.volume, volume_id)
     identifying_keypoints(found.volume).save(study.open_group("volumes", f"{volume_id}.keypoints.zarr", mode="w"))
     grid = [found.record.content_hash, found.volume.spacing_mm, found.volume.origin_mm]
     return Made(dataclasses.asdict(found.record), output=_keyed(key, grid))
@@ -208,7 +208,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=15,
+    version=16,
     title="read series",
     sections=("ingest",),
     needs=needs,
