@@ -125,18 +125,19 @@ class Vocabulary:
         """The nearest word of each feature, the lower index on ties, and how far it is."""
         word = np.empty(len(features), dtype=np.intp)
         squared = np.empty(len(features), dtype=np.float32)
-        half_norms = 0.5 * np.einsum("wd,wd->w", self.centres, self.centres)
-        minus = np.ascontiguousarray(-self.centres.T)
-        table = np.empty((min(_BLOCK, len(features)), len(self.centres)), dtype=np.float32)
-        for start in range(0, len(features), _BLOCK):  # a block's table of distances stays in the cache
+        n_words, width = self.centres.shape
+        # |x - c|^2 / 2 = |x|^2 / 2 + (x, 1) . (-c, |c|^2 / 2): one product, into a table that stays in the cache
+        table = np.vstack([-self.centres.T, 0.5 * np.einsum("wd,wd->w", self.centres, self.centres)])
+        rows = np.ones((min(_BLOCK, len(features)), width + 1), dtype=np.float32)
+        halves = np.empty((len(rows), n_words), dtype=np.float32)
+        for start in range(0, len(features), _BLOCK):
             stop = min(len(features), start + _BLOCK)
-            rows = self.scaling.apply(features[start:stop], positions_mm[start:stop])
-            half = table[: stop - start]
-            np.matmul(rows, minus, out=half)
-            half += half_norms
+            some, half = rows[: stop - start, :-1], halves[: stop - start]
+            some[:] = self.scaling.apply(features[start:stop], positions_mm[start:stop])
+            np.matmul(rows[: stop - start], table, out=half)
             word[start:stop] = half.argmin(axis=1)
             least = half[np.arange(stop - start), word[start:stop]]
-            squared[start:stop] = 2 * least + np.einsum("nd,nd->n", rows, rows)
+            squared[start:stop] = 2 * least + np.einsum("nd,nd->n", some, some)
         return Nearest(word, np.sqrt(np.maximum(squared, 0)))
 
     def words(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.intp]:

@@ -77,7 +77,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=3,
+    version=4,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,
