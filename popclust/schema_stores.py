@@ -167,6 +167,8 @@ STORES = {
         topic_components    float64  topic,word       -  variational parameters of the topics
         centres             float64  cluster,feature  -  centres of the groups
         word_centres        float64  cluster,word     -  mean roots of the groups' shares of words
+        word_means          float64  word             -  mean roots of everybody's shares of words
+        word_precision      float64  word,other_word  -  inverse of their shrunk covariance, 0 between vocabularies
         spread              float64  part,cluster     -  usual distance from the centre: by descriptor, by words
         usual               float64  measure          -  what one in twenty volumes exceeds
         scores              float64  member           -  how strange the population's own volumes are, ascending

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 
 from popclust.population.belonging import Belonging
+from popclust.population.composition import usual_words
 from popclust.population.model import Model
 from popclust.population.topics import fit_topics, scale_counts
 from popclust.settings import EncodeSettings, TopicsSettings
@@ -74,3 +76,48 @@ def test_a_volume_held_out_is_as_strange_as_one_of_the_groups_own():
         usual = Belonging.learnt(np.linalg.norm(own - centre, axis=1)[None], np.zeros(20, int), np.zeros((20, 1)))
         p_values.append(usual.p_values(np.full((1, 1, 1), np.linalg.norm(new - centre)), np.zeros((1, 1)))[0, 0])
     assert np.mean(np.array(p_values) <= 0.2) == pytest.approx(0.2, abs=0.08)
+
+
+def _compositions(n: int, seed: int = 0) -> np.ndarray:
+    """Roots of shares (n, 48) that vary in two directions a lot, and else a little."""
+    rng = np.random.default_rng(seed)
+    axes = np.random.default_rng(9).normal(0, 0.05, (2, 48))
+    return 0.15 + rng.normal(0, 1, (n, 2)) @ axes + 0.004 * rng.normal(0, 1, (n, 48))
+
+
+def test_distances_from_usual_words_are_those_from_the_others_as_if_learnt_without_each():
+    rows = _compositions(30)
+    usual, left_out = usual_words(rows, WORDS)
+    for at, name in enumerate(("haralick", "micro_sift", "macro_sift")):
+        own = rows[:, name == WORDS]
+        shrinkage = ledoit_wolf(own)[1]
+        ridge = shrinkage * np.var(own, axis=0).mean() + 1e-6 * np.var(own, axis=0).mean()
+        for i in (0, 7, 29):
+            others = np.delete(own, i, axis=0)
+            scatter = (others - others.mean(axis=0)).T @ (others - others.mean(axis=0)) / 30
+            moved = own[i] - others.mean(axis=0)
+            inverse = np.linalg.inv((1 - shrinkage) * scatter + ridge * np.eye(own.shape[1]))
+            assert left_out[i, at] == pytest.approx(np.sqrt(moved @ inverse @ moved), rel=1e-6)
+    held_out = usual.distances(_compositions(200, seed=1), WORDS)
+    assert np.median(held_out, axis=0) == pytest.approx(np.median(left_out, axis=0), rel=0.1)
+
+
+def test_what_varies_in_nobody_is_strange_however_near_it_lies():
+    rows = _compositions(40)
+    usual, left_out = usual_words(rows, WORDS)
+    aside = rows[:1] + 0.03 * np.sign(np.random.default_rng(2).normal(size=48))
+    among = rows[:1] + 3 * np.random.default_rng(9).normal(0, 0.05, (2, 48))[:1]
+    assert np.linalg.norm(aside - rows.mean(axis=0)) < np.linalg.norm(among - rows.mean(axis=0))
+    assert (usual.distances(aside, WORDS) > left_out.max(axis=0)).all()
+    assert (usual.distances(among, WORDS) < usual.distances(aside, WORDS)).all()
+
+
+def test_words_that_nobody_has_and_volumes_that_are_alike_are_measured_too():
+    rows = _compositions(20)
+    rows[:, WORDS == "macro_sift"] = 0
+    usual, left_out = usual_words(rows, WORDS)
+    assert np.isfinite(left_out).all() and (left_out[:, 2] == 0).all()
+    assert (usual.distances(rows + 1, WORDS)[:, 2] == 0).all()
+    for alike in (rows[:1], np.repeat(rows[:1], 5, axis=0)):
+        usual, left_out = usual_words(alike, WORDS)
+        assert (left_out == 0).all() and (usual.distances(rows, WORDS) == 0).all()

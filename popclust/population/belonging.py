@@ -1,10 +1,10 @@
 """How well a volume belongs to a group: a p-value from what its own volumes would have had, each left out itself.
 
-Three things are strange in a volume: it lies far from the group in the space in which groups were formed, its words are
-not those of the group, its features lie far from every word. Each is measured in units of what one in twenty of the
-population's own volumes reaches, and the largest counts. A volume of a group that is held out has a score as the
-group's own volumes have when each is left out; the share of those that score as much is its p-value, which is at most
-any level in no more than that share of the volumes (conformal prediction).
+Four things are strange in a volume: it lies far from the group in the space in which groups were formed, its words are
+not those of the group, they are not composed as anybody's are, its features lie far from every word. Each is measured
+in units of what one in twenty of the population's own volumes reaches, and the largest counts. A volume of a group that
+is held out has a score as the group's own volumes have when each is left out; the share of those that score as much is
+its p-value, which is at most any level in no more than that share of the volumes (conformal prediction).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Belonging:
     spread: NDArray[np.float64]
     """(part, cluster) usual distance from a group's centre, in each part: descriptor and words."""
     usual: NDArray[np.float64]
-    """(part + vocabulary,) what one in twenty volumes exceeds: distances over spread, then distances from words."""
+    """(part + measure,) what one in twenty volumes exceeds: distances over spread, then what no group has a say in."""
     scores: NDArray[np.float64]
     """(volume,) scores of the population's own volumes, each left out itself, ascending."""
 
@@ -42,8 +42,8 @@ class Belonging:
             Distances from the mean of the own group, in each part.
         cluster : (volume,) array of int
             Groups. A group of one says nothing.
-        far : (volume, vocabulary) array
-            Mean distances of the volumes' features from their nearest words.
+        far : (volume, measure) array
+            What is strange whatever the group: distances of the features from words, of the words from usual ones.
         """
         size = np.bincount(cluster)
         told = size[cluster] > 1
@@ -67,8 +67,8 @@ class Belonging:
         ----------
         distances : (part, volume, cluster) array
             Distances from the groups' means.
-        far : (volume, vocabulary) array
-            Mean distances of the volumes' features from their nearest words.
+        far : (volume, measure) array
+            What is strange whatever the group, as where it was learnt.
 
         Returns
         -------

@@ -12,6 +12,7 @@ from popclust import schema
 from popclust.errors import InputError
 from popclust.population.belonging import Belonging
 from popclust.population.clustering import descriptor_matrix
+from popclust.population.composition import UsualWords, usual_words
 from popclust.population.topics import TopicModel, scale_counts
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import EncodeSettings
@@ -51,6 +52,8 @@ class Model:
     """(cluster, feature) centres of the groups."""
     word_centres: NDArray[np.float64]
     """(cluster, word) mean word compositions of the groups, as roots of shares."""
+    usual: UsualWords
+    """Which compositions of words are usual, whatever the group."""
     belonging: Belonging
     """What is usual within groups."""
     error_rate: float
@@ -91,14 +94,15 @@ class Model:
         """
         words = np.asarray(vocabulary_of_word, object)
         nothing = np.zeros((0, 0))
-        usual = Belonging(nothing, nothing[0:0].ravel(), nothing.ravel())
-        model = cls(descriptor, words, masses, topics, nothing, nothing, usual, error_rate)
+        unknown = UsualWords(nothing.ravel(), nothing), Belonging(nothing, nothing.ravel(), nothing.ravel())
+        model = cls(descriptor, words, masses, topics, nothing, nothing, *unknown, error_rate)
         parts = model.descriptors(counts), model.compositions(counts)
+        usual, from_usual = usual_words(parts[1], words)
         groups = range(int(cluster.max()) + 1)
         centres = [np.stack([p[cluster == g].mean(axis=0) for g in groups]) for p in parts]
         own = np.stack([np.linalg.norm(p - c[cluster], axis=1) for p, c in zip(parts, centres, strict=True)])
-        usual = Belonging.learnt(own, cluster, _known(far, len(counts)))
-        return replace(model, centres=centres[0], word_centres=centres[1], belonging=usual)
+        belonging = Belonging.learnt(own, cluster, np.hstack([_known(far, len(counts)), from_usual]))
+        return replace(model, centres=centres[0], word_centres=centres[1], usual=usual, belonging=belonging)
 
     def descriptors(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Volume descriptors (volume, feature) of word counts (volume, word).
@@ -130,14 +134,15 @@ class Model:
         nearest = distances[0].argmin(axis=1)
         ordered = np.sort(distances[0], axis=1)
         margin = ordered[:, 1] - ordered[:, 0] if ordered.shape[1] > 1 else np.full(len(counts), np.inf)
-        p_value = self.belonging.p_values(distances, far)[every, nearest]
+        from_usual = self.usual.distances(parts[1][0], self.vocabulary_of_word)
+        p_value = self.belonging.p_values(distances, np.hstack([far, from_usual]))[every, nearest]
         return Assignment(
             cluster=np.where(p_value > self.error_rate, nearest, -1),
             nearest=nearest,
             distance=ordered[:, 0],
             margin=margin,
             p_value=p_value,
-            far=(far / self.belonging.usual[len(parts) :]).max(axis=1),
+            far=(far / self.belonging.usual[len(parts) : len(parts) + far.shape[1]]).max(axis=1),
         )
 
     def save(self, group: zarr.Group) -> None:
@@ -153,6 +158,7 @@ class Model:
             "topic_components": self.topics.components,
             "centres": self.centres,
             "word_centres": self.word_centres,
+            **vars(self.usual),
             **vars(self.belonging),
         }
         schema.write_group(group, "model", arrays, attrs)
@@ -172,6 +178,7 @@ class Model:
             TopicModel(array("topic_components"), float(attrs["doc_topic_prior"])),  # type: ignore[arg-type]
             array("centres"),
             array("word_centres"),
+            UsualWords(array("word_means"), array("word_precision")),
             Belonging(array("spread"), array("usual"), array("scores")),
             float(attrs["error_rate"]),  # type: ignore[arg-type]
         )

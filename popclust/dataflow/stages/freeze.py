@@ -53,7 +53,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="freeze",
-    version=2,
+    version=3,
     title="freeze the model",
     sections=("encode", "freeze"),
     reads=("atlas", "vocabulary", "encode", "topics", "associate"),

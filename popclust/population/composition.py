@@ -1,0 +1,86 @@
+"""Which compositions of words are usual in a population: how far one lies, measured by how words vary together.
+
+A kind that nobody has seen may lie no farther from the groups than their own volumes do, and yet in a direction in
+which volumes never differ. Distance in units of the population's own covariance (Mahalanobis) sees that; with fewer
+volumes than words the covariance is drawn towards a multiple of the identity, as much as its own error asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+
+from popclust.population.vocabulary import VOCABULARIES
+
+_FLOOR = 1e-6
+"""Least variance of a direction, in units of the mean one: a word that nobody has must not decide alone."""
+
+
+@dataclass(frozen=True)
+class UsualWords:
+    """Mean and shrunk precision of word compositions, every vocabulary by itself."""
+
+    word_means: NDArray[np.float64]
+    """(word,) mean composition."""
+    word_precision: NDArray[np.float64]
+    """(word, word) inverse of the shrunk covariance; 0 between vocabularies, and where all volumes are alike."""
+
+    def distances(self, compositions: NDArray[np.float64], vocabulary_of_word: NDArray) -> NDArray[np.float64]:
+        """(volume, vocabulary) distances of compositions (volume, word) from the population's mean."""
+        moved = compositions - self.word_means
+        squared = moved * (moved @ self.word_precision)
+        parts = [squared[:, vocabulary_of_word == name].sum(axis=1) for name in VOCABULARIES]
+        return np.sqrt(np.maximum(np.stack(parts, axis=1), 0))
+
+
+def usual_words(
+    compositions: NDArray[np.float64], vocabulary_of_word: NDArray
+) -> tuple[UsualWords, NDArray[np.float64]]:
+    """Learn what is usual, and how far each volume lies from what is usual in the others.
+
+    Parameters
+    ----------
+    compositions : (volume, word) array
+        Roots of the shares of words.
+    vocabulary_of_word : (word,) array of str
+        The vocabulary of each word.
+
+    Returns
+    -------
+    UsualWords
+        Of all volumes.
+    (volume, vocabulary) array
+        Distance of each volume, itself left out of mean and covariance, but not of how much that is shrunk.
+
+    References
+    ----------
+    Ledoit O, Wolf M. A well-conditioned estimator for large-dimensional covariance matrices. J Multivar Anal 2004.
+    """
+    n_volumes, n_words = compositions.shape
+    means, precision = compositions.mean(axis=0), np.zeros((n_words, n_words))
+    left_out = np.zeros((n_volumes, len(VOCABULARIES)))
+    for at, name in enumerate(VOCABULARIES):
+        own = np.flatnonzero(vocabulary_of_word == name)
+        moved = compositions[:, own] - means[own]
+        if n_volumes < 2 or not moved.any():
+            continue
+        covariance, shrinkage = ledoit_wolf(moved, assume_centered=True)
+        floor = _FLOOR * np.trace(covariance) / len(own)
+        inverse = np.linalg.inv(covariance + floor * np.eye(len(own)))
+        precision[np.ix_(own, own)] = inverse
+        left_out[:, at] = _left_out(np.einsum("vw,vw->v", moved @ inverse, moved), float(shrinkage))
+    return UsualWords(means, precision), left_out
+
+
+def _left_out(squared: NDArray[np.float64], shrinkage: float) -> NDArray[np.float64]:
+    """Distances (volume,) from the others, of squared ones from all: without a volume its own outer product is missing.
+
+    The mean moves away by n / (n - 1) of the volume's distance; the covariance loses (1 - shrinkage) / (n - 1) of its
+    outer product, whose effect on the inverse is a number (Sherman and Morrison).
+    """
+    n = len(squared)
+    rest = np.maximum(1 - (1 - shrinkage) / (n - 1) * squared, 1e-12)
+    return np.asarray(n / (n - 1) * np.sqrt(np.maximum(squared, 0) / rest))
