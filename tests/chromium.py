@@ -68,8 +68,10 @@ class Page:
 
     def press(self, key: str, code: int) -> None:
         """Press and release a key, as its name and Windows' number."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+        text = {"text": "\r"} if key == "Enter" else {}  # what makes a browser take what was typed
+        for kind in ("keyDown", "keyUp"):
+            more = text if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
     def drag(self, corners: Sequence[tuple[float, float]]) -> None:
         """Move the mouse along corners with its button down."""

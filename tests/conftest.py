@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 from made_study import MadeStudy, run_card, shared_study
+from made_study import make_study as made_up
 from small_study import N_VOLUMES, make_study
 
 from popclust.dataflow.client import connect
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.simulate import simulate
+from popclust.presentation.figures import map_of_population
 from popclust.presentation.summary import write_summary
+from popclust.presentation.topic_figures import draw_words
 from popclust.presentation.view import StudyView, read_view
 from popclust.settings import ComputeSettings
+from popclust.study import Study
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +48,18 @@ def data_path() -> Callable[[str], Path]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStudy:
     """A made-up study of 40 volumes with figures, for tests that only read it."""
     return shared_study(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study with words that tests only read: even ones live in the upper half of the lungs, odd ones below."""
+    few = {"associate": {"n_permutations": 0, "min_term_count": 2}, "cluster": {"seeds": [0, 1]}}
+    folder = tmp_path_factory.mktemp("worded") / "s"
+    study = made_up(folder, 24, with_words=True, overrides=few, numbers_of_clusters=range(3, 6)).study
+    next(iter(draw_words(read_view(study))))  # tables of places are written before the first figure
+    place = map_of_population(read_view(study)).to_csv(index=False)
+    study.write_bytes(place.encode(), "figures", "map.csv")
+    return study
 
 
 @pytest.fixture(scope="session")

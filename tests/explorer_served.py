@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import psutil
 from chromium import Page
+from numpy.typing import NDArray
+from PIL import Image
 
 from popclust.study import Study
 
@@ -31,6 +37,37 @@ def served(study: Study, before: str = "") -> Iterator[tuple[str, psutil.Process
         finally:
             process.terminate()
             process.wait(20)
+
+
+def open_explorer(tab: Page, url: str) -> None:
+    """Go there, and wait for the map with its legend: the document as a whole never rests, for what is not shown."""
+    tab.goto(url)
+    tab.wait_for("window.Bokeh && Bokeh.documents.length > 0 && Bokeh.index.roots.length > 0", 300)
+    tab.wait_for(f"{LEGEND}.length > 0", 120)
+
+
+PARTS = """(function parts(n) { return (n.shadowRoot ? parts(n.shadowRoot) : []).concat(
+  n.nodeType === 1 ? [n] : [], ...[...n.childNodes].map(parts)); })(document.body)"""
+"""Every element, in whatever shadow root."""
+FOCUS = """(() => { let n = document.activeElement; while (n.shadowRoot?.activeElement) n = n.shadowRoot.activeElement;
+  const label = n.id && n.getRootNode().querySelector(`label[for="${n.id}"]`);
+  return label?.textContent ?? n.getAttribute("aria-label") ?? n.textContent.slice(0, 40); })()"""
+"""What is named that has the keyboard."""
+
+
+def point_at(tab: Page, condition: str) -> None:
+    """Click the middle of the first element n that fulfils a condition, and is shown."""
+    wanted = f"{PARTS}.find((n) => ({condition}) && n.getBoundingClientRect().width > 0)"
+    tab.wait_for(f"{wanted} !== undefined")
+    tab.evaluate(f"{wanted}.scrollIntoView({{ block: 'nearest' }})")
+    x, y, width, height = tab.evaluate(f"(({{ x, y, width, height }}) => [x, y, width, height])"
+                                       f"({wanted}.getBoundingClientRect())")  # fmt: skip
+    tab.click(x + width / 2, y + height / 2)
+
+
+def turn_to(tab: Page, title: str) -> None:
+    """Click a tab by its title."""
+    point_at(tab, f"n.className.includes?.('bk-tab') && n.textContent === '{title}'")
 
 
 def tab_place(tab: Page, place: tuple[float, float]) -> tuple[float, float]:
@@ -93,20 +130,43 @@ def choose(tab: Page, title: str, wanted: str) -> None:
     )
 
 
+def figure_place(tab: Page, title: str, x: object, y: object) -> tuple[float, float]:
+    """Where on the screen a place of the figure is whose title begins so."""
+    found = f"""(() => {{
+      const all = (v) => [v, ...(v.child_views ?? []).flatMap(all)];
+      const plot = all(Bokeh.index.roots[0]).find((v) => v.model.type === "Figure"
+        && v.model.title?.text?.startsWith({json.dumps(title)}));
+      plot.el.scrollIntoView({{ block: "nearest" }});
+      const box = plot.el.getBoundingClientRect();
+      return [box.x + plot.frame.x_scale.compute({json.dumps(x)}), box.y + plot.frame.y_scale.compute({json.dumps(y)})];
+    }})()"""
+    place = tab.evaluate(found)
+    return place[0], place[1]
+
+
+def seen_at(tab: Page, x: float, y: float, size: int) -> NDArray[np.uint8]:
+    """The pixels (row, column, 3) of a square of the window around a place."""
+    picture = Image.open(io.BytesIO(base64.b64decode(tab.call("Page.captureScreenshot", format="png")["data"])))
+    left, top = round(x - size / 2), round(y - size / 2)
+    return np.asarray(picture.convert("RGB").crop((left, top, left + size, top + size)))
+
+
 def lasso(tab: Page, corners: Sequence[tuple[float, float]]) -> None:
     """Choose the lasso in the map's toolbar and draw around places of the map."""
-    x, y = tab.evaluate(
+    x, y, is_active = tab.evaluate(
         """(() => {
           const all = (n) => (n.shadowRoot ? all(n.shadowRoot) : []).concat([n], ...[...n.childNodes].map(all));
           const one = all(document.body).find((n) => n.className?.includes?.("bk-LassoSelectTool")
             || (n.title ?? "").startsWith("Lasso"));
-          const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"""
+          const box = one.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + box.height / 2, one.className.includes("bk-active")]; })()"""
     )
-    tab.click(x, y)
+    if not is_active:
+        tab.click(x, y)
     tab.drag([tab_place(tab, corner) for corner in corners])
 
 
-def wait_for_text(tab: Page, wanted: str, seconds: float = 20.0) -> str:
+def wait_for_text(tab: Page, wanted: str, seconds: float = 240.0) -> str:
     """All text, once it has what is wanted."""
     end = time.monotonic() + seconds
     while wanted not in (text := shown_text(tab)):

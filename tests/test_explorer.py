@@ -234,7 +234,7 @@ def test_a_session_follows_its_controls(made: MadeStudy) -> None:
     document = Document()
     session.show(document)
     assert len(document.roots) == 1
-    session.n_clusters.value = 6
+    session.n_clusters.value = "6"
     session.regroup()
     assert session.grouping.n_clusters == 6
     assert sorted(set(session.points.data["group"])) == list(range(6))
@@ -243,7 +243,7 @@ def test_a_session_follows_its_controls(made: MadeStudy) -> None:
     session.points.selected.indices = [3]
     assert session.explored.volumes["volume_id"][3] in session.facts.text
     np.testing.assert_allclose(session.shares.data["share"], session.explored.topic_share[3])
-    session.n_clusters.value = session.explored.view.reported.n_clusters
+    session.n_clusters.value = str(session.explored.view.reported.n_clusters)
     session.regroup()
     session.tests.selected.indices = [0]
     assert session.colour.value == f"term:{session.tests.data['term_id'][0]}"

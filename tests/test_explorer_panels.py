@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bokeh.document import Document
-from made_study import WORDS, make_study
+from made_study import WORDS
 from matplotlib.colors import to_rgb
 
 from popclust.normalization.stored_maps import load_volume
@@ -17,27 +17,13 @@ from popclust.presentation import (
     explorer_compare,
     explorer_map,
     explorer_paint,
-    figures,
     slices,
-    topic_figures,
 )
 from popclust.presentation import explorer_data as data
+from popclust.presentation import explorer_selection as several
 from popclust.presentation.explorer_compare import transitions
-from popclust.presentation.view import read_view
 from popclust.presentation.word_places import LungParts
 from popclust.study import Study
-
-
-@pytest.fixture(scope="module")
-def worded(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study with words: those of even number live in the upper half of the lungs, odd ones below."""
-    few = {"associate": {"n_permutations": 0}, "cluster": {"seeds": [0, 1]}}
-    folder = tmp_path_factory.mktemp("worded") / "s"
-    study = make_study(folder, 24, with_words=True, overrides=few, numbers_of_clusters=range(3, 6)).study
-    next(iter(topic_figures.draw_words(read_view(study))))  # tables of places are written before the first figure
-    place = figures.map_of_population(read_view(study)).to_csv(index=False)
-    study.write_bytes(place.encode(), "figures", "map.csv")
-    return study
 
 
 @pytest.fixture
@@ -162,7 +148,7 @@ def test_two_groupings_side_by_side(session: explorer.Session) -> None:
     assert f"Group {a} of the first grouping, {b} of the second" in session.chosen.text
     session.points.selected.indices = [3]
     assert compare.map._rings.data == session.map._rings.data and compare.map._rings.data["x"]
-    session.n_clusters.value = 3
+    session.n_clusters.value = "3"
     session.regroup()
     assert set(compare.flows.data["first"]) == {0, 1, 2}
 
@@ -183,3 +169,42 @@ def test_a_comparison_of_pictures_is_painted_when_it_is_looked_at(
     compare.descriptor.value = "sift"
     looks = data.appearance(session.explored, data.clusters_of(session.explored, compare.grouping), "cluster")
     assert compare.map._key.data["category"] == list(data.categories(looks))
+
+
+# -- without a mouse -----------------------------------------------------------------------------------------------
+
+
+def test_what_the_mouse_chooses_can_be_named(session: explorer.Session) -> None:
+    explored, group = session.explored, session.clusters["cluster"].to_numpy()
+    session.volume.value = f" {explored.volumes['volume_id'][4]} "
+    assert session.points.selected.indices == [4] and session.viewer.volume_id == explored.volumes["volume_id"][4]
+    session.volume.value = "<i>nobody"
+    assert "There is no volume &#39;&lt;i&gt;nobody&#39; on the map" in session.chosen.text
+    session.category.value = "group 1"
+    assert session.points.selected.indices == np.flatnonzero(group == 1).tolist()
+    assert "<h3>group 1</h3>" in session.chosen.text and "Exploratory" in session.chosen.text
+    session.colour.value = "scanner"
+    assert session.category.options == ["", *data.categories(session.looks)] and session.category.value == ""
+    for term_id, term in list(explored.term_names.items())[:4]:
+        for k in range(3):
+            session.cell_group.value, session.cell_term.value = str(k), term_id
+            found = several.volumes_of_cell(explored, session.clusters, k, term_id)
+            assert session.points.selected.indices == found
+            assert (f"Group {k} with {term}" in session.chosen.text) and (found or "no volume" in session.chosen.text)
+
+
+def test_the_same_row_can_be_chosen_again(session: explorer.Session) -> None:
+    session.points.selected.indices = [3]
+    for _ in range(2):
+        near = several.neighbours_of(session.explored, session.points.selected.indices[0])
+        session.alike.selected.indices = [0]
+        assert session.points.selected.indices == [near["index"][0]] and session.alike.selected.indices == []
+    session.cells.selected.indices = [0]
+    chosen = session.points.selected.indices
+    session.points.selected.indices = [5]
+    session.cells.selected.indices = [0]
+    assert session.points.selected.indices == chosen
+    if session.tests.data["term_id"]:
+        session.tests.selected.indices = [0]
+        session.colour.value = "sex"
+        assert session.tests.selected.indices == []

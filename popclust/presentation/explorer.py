@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bokeh.document import Document
 from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, Div, TabPanel, Tabs
 from bokeh.server.server import Server
+from markupsafe import Markup
 
 from popclust.errors import InputError
 from popclust.parts import Done
@@ -48,9 +50,14 @@ img { margin-right: 4px; background: #000; }
 p { font: 14px system-ui, sans-serif; color: #5f6873; }
 """
 
+_TEMPLATE = (resources.files("popclust.presentation") / "explorer.html").read_text("utf-8")
+"""The page around the widgets, for the keyboard and for those who hear it."""
+
 _VOLUME, _GROUP, _SELECTION, _COMPARED = 0, 1, 2, 3
 _WIDTH = 712
 """Of what stands beside the map, and below it."""
+_WRAPS = {"flex-wrap": "wrap"}
+"""One below the other where the window is narrow."""
 _ONE_PLACE = 0.01
 """Points within this share of the map lie upon each other."""
 
@@ -162,8 +169,10 @@ class Session:
         )
         self._title = ""
         self._controls = Controls(explored, self.grouping)
-        self.descriptor, self.n_clusters = self._controls.descriptor, self._controls.n_clusters
-        self.seed, self.colour, self.group = self._controls.seed, self._controls.colour, self._controls.group
+        chosen = self._controls
+        self.descriptor, self.n_clusters, self.seed = chosen.descriptor, chosen.n_clusters, chosen.seed
+        self.colour, self.category, self.volume = chosen.colour, chosen.category, chosen.volume
+        self.group, self.cell_group, self.cell_term = chosen.group, chosen.cell_group, chosen.cell_term
         self.map = map_of(explored.volumes[["x", "y"]].to_numpy(), self.points, "near volumes look alike (t-SNE)")
         self.matrix = MatrixPlot(self.cells)
         self.shares.data = self._shares_of(None)
@@ -175,11 +184,13 @@ class Session:
     def show(self, document: Document) -> None:
         """Lay everything out."""
         document.title = "popclust explorer"
-        controls = row(self.descriptor, self.n_clusters, self.seed, self.colour)
-        below = _tabs({"Associations": associations_table(self.tests), "Matrix": self.matrix.plot})
+        document.template = _TEMPLATE
+        grouping, looks = (self.descriptor, self.n_clusters, self.seed), (self.colour, self.category, self.volume)
+        controls = row(*grouping, *looks, styles=_WRAPS)
+        matrix = column(row(self.cell_group, self.cell_term), self.matrix.plot)
+        below = _tabs({"Associations": associations_table(self.tests), "Matrix": matrix})
         left = column(self.map.plot, below)
-        side_by_side = row(left, self.tabs, styles={"flex-wrap": "wrap"})  # one below the other where there is no room
-        document.add_root(column(controls, self.headline, side_by_side))
+        document.add_root(column(controls, self.headline, row(left, self.tabs, styles=_WRAPS)))
 
     def _make_tabs(self) -> Tabs:
         """What is shown of one volume, of a group, of several volumes, of two groupings."""
@@ -205,21 +216,29 @@ class Session:
         self.all_tests = self.explored.tests_of(self.grouping)
         self.matrix.fill(self.all_tests, self.grouping.n_clusters, self.explored.view.alpha)
         numbers = [str(k) for k in range(self.grouping.n_clusters)]
-        self.group.update(options=["", *numbers], value="")
+        for control in (self.group, self.cell_group):
+            control.update(options=["", *numbers], value="")
         self.compare.regroup(self.clusters, self.grouping)
         self.recolour()
         self.pick(self.points.selected.indices)
 
     def recolour(self) -> None:
         """Colour the map by what is chosen; the legend says the same."""
+        rows = self.tests.selected.indices
+        if rows and self.colour.value != f"term:{self.tests.data['term_id'][rows[0]]}":
+            self.tests.selected.indices = []
         volumes = self.explored.volumes
         self.looks = data.appearance(self.explored, self.clusters, self.colour.value)
         said = {name: volumes[name].to_numpy(object) for name in ("volume_id", "kernel", "scanner")}
         self.map.show(self.looks, {**said, "group": self.clusters["cluster"].to_numpy()})
+        self.category.update(options=["", *data.categories(self.looks)], value="")
 
     def pick(self, indices: list[int]) -> None:
         """Show the volume that was clicked, or test those that were drawn around."""
         title, self._title = self._title, ""
+        if not title:  # else a second click on the same cell or row would be none
+            for source in (self.cells, self.compare.flows):
+                source.selected.indices = []
         is_one = bool(indices) and not title and self._is_one_click(indices)
         self.light(indices, indices[:1] if is_one else [])
         if not indices:
@@ -268,10 +287,14 @@ class Session:
 
     def _listen(self) -> None:
         self.descriptor.on_change("value", lambda attr, old, new: self.regroup())
-        self.n_clusters.on_change("value_throttled", lambda attr, old, new: self.regroup())
+        self.n_clusters.on_change("value", lambda attr, old, new: self.regroup())
         self.seed.on_change("value", lambda attr, old, new: self.regroup())
         self.colour.on_change("value", lambda attr, old, new: self.recolour())
+        self.category.on_change("value", lambda attr, old, new: self._select_category(new))
+        self.volume.on_change("value", lambda attr, old, new: self._go_to(new.strip()))
         self.group.on_change("value", lambda attr, old, new: self._show_group(new))
+        for control in (self.cell_group, self.cell_term):
+            control.on_change("value", lambda attr, old, new: self._select_chosen_cell())
         self.points.selected.on_change("indices", lambda attr, old, new: self.pick(new))
         self.tests.selected.on_change("indices", lambda attr, old, new: self._colour_by_term(new))
         self.cells.selected.on_change("indices", lambda attr, old, new: self._select_cell(new))
@@ -287,8 +310,39 @@ class Session:
         if not rows:
             return
         cell = {name: values[rows[0]] for name, values in self.cells.data.items()}
-        found = several.volumes_of_cell(self.explored, self.clusters, int(cell["cluster"]), str(cell["term_id"]))
-        self._select(found, f"Group {cell['cluster']} with {cell['term']}")
+        self._show_cell(int(cell["cluster"]), str(cell["term_id"]), str(cell["term"]))
+
+    def _select_chosen_cell(self) -> None:
+        """The same without a mouse."""
+        group, term_id = self.cell_group.value, self.cell_term.value
+        if group and term_id:
+            self._show_cell(int(group), term_id, self.explored.term_names[term_id])
+
+    def _show_cell(self, cluster: int, term_id: str, term: str) -> None:
+        found = several.volumes_of_cell(self.explored, self.clusters, cluster, term_id)
+        title = f"Group {cluster} with {term}"
+        self._select(found, title)
+        if not found:
+            self._say(f"{title}: no volume.")
+
+    def _select_category(self, name: str) -> None:
+        """All volumes of a colour: what a lasso does, without a mouse."""
+        if name:
+            self._select(np.flatnonzero(self.looks["category"].to_numpy() == name).tolist(), name)
+
+    def _go_to(self, volume_id: str) -> None:
+        """A volume by its name."""
+        if not volume_id:
+            return
+        found = np.flatnonzero(self.explored.volumes["volume_id"].to_numpy() == volume_id).tolist()
+        if found:
+            self.points.selected.indices = found
+        else:
+            self._say(f"There is no volume {volume_id!r} on the map.")
+
+    def _say(self, text: str) -> None:
+        self.chosen.text = str(Markup("<p>{}</p>").format(text))
+        self._turn_to(_SELECTION)
 
     def _show_group(self, name: str) -> None:
         """The card of a group; its volumes stand out on the map."""
@@ -301,6 +355,7 @@ class Session:
     def _go_to_neighbour(self, rows: list[int]) -> None:
         if rows:
             self.points.selected.indices = [int(self.alike.data["index"][rows[0]])]
+            self.alike.selected.indices = []  # the list is another one now
 
     def _select(self, indices: list[int], title: str) -> None:
         self._title = title

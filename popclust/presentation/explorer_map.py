@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from bokeh.core.properties import value
 from bokeh.events import RangesUpdate, SelectionGeometry, Tap
-from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem, Range1d, TapTool
 from bokeh.plotting import figure
 from matplotlib.path import Path
 from numpy.typing import NDArray
@@ -72,9 +72,10 @@ class DotMap:
     def __init__(self, place: NDArray[np.float64], points: ColumnDataSource, title: str, suffix: str = "") -> None:
         self._points, self._suffix = points, suffix
         plot = figure(
-            width=_WIDTH, height=_HEIGHT, tools="tap,lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
+            width=_WIDTH, height=_HEIGHT, tools="lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
             active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above", title=title, match_aspect=True,
         )  # fmt: skip
+        plot.add_tools(TapTool(mode="replace"))  # else a click on one of several that are chosen lets all go
         self._dots = plot.scatter(
             "x", "y", source=points, size=float(np.clip(220 / np.sqrt(max(1, len(place))), 4, 10)),
             marker=f"marker{suffix}", fill_color=f"colour{suffix}", line_color="white", line_width=0.5,

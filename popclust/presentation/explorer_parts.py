@@ -19,9 +19,9 @@ from bokeh.models import (
     NumberFormatter,
     ScientificFormatter,
     Select,
-    Slider,
     StringFormatter,
     TableColumn,
+    TextInput,
 )
 from bokeh.plotting import figure
 
@@ -60,21 +60,18 @@ class Controls:
     def __init__(self, explored: data.Explored, grouping: Grouping) -> None:
         known = explored.groupings.grid
         names = [(d, DESCRIPTOR_TITLES.get(d, d)) for d in known["descriptor"].unique()]
-        numbers = known["n_clusters"]
-        low, high = int(numbers.min()), int(numbers.max())
         self.descriptor = Select(title="groups formed on", options=names, value=grouping.descriptor, width=150)
-        self.n_clusters = Slider(
-            title="number of groups K",
-            start=low,
-            end=max(high, low + 1),
-            step=1,
-            value=grouping.n_clusters,
-            width=260,
-        )
+        numbers = [str(k) for k in sorted(known["n_clusters"].unique())]
+        self.n_clusters = Select(title="number of groups K", options=numbers, value=str(grouping.n_clusters), width=140)
         seeds = [str(s) for s in sorted(known["seed"].unique())]
         self.seed = Select(title="seed", options=seeds, value=str(grouping.seed), width=80)
         self.colour = Select(title="colour by", options=data.colour_choices(explored), value="cluster", width=230)
+        self.category = Select(title="select all that are", options=[""], value="", width=200)
+        self.volume = TextInput(title="go to a volume", placeholder="its name, then Enter", width=160)
         self.group = Select(title="group", options=[""], value="", width=120)
+        self.cell_group = Select(title="patients of group", options=[""], value="", width=120)
+        terms = [("", ""), *explored.term_names.items()]
+        self.cell_term = Select(title="with the term", options=terms, value="", width=260)
 
 
 class MatrixPlot:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.layouts import column, row
-from bokeh.models import Checkbox, Div, Select, Slider
+from bokeh.models import Checkbox, CustomJS, Div, Select, Slider
 from markupsafe import escape
 
 from popclust.imaging.ome_zarr import StoredGrid, StoredVolume
@@ -20,6 +20,11 @@ from popclust.study import Study
 
 TILE_PX = 230
 """Edge of a picture."""
+_NAME = """
+const part = Bokeh.index.find_one(cb_obj)?.shadow_el.querySelector(".noUi-handle, input");
+part?.setAttribute("aria-label", cb_obj.title ?? cb_obj.label);
+"""
+"""Bokeh does not name the handle of a slider, nor a box to tick, for those who hear the page."""
 
 
 class VolumeViewer:
@@ -45,6 +50,8 @@ class VolumeViewer:
         }
         for plane, slider in self.sliders.items():
             slider.on_change("value", partial(self._moved, plane))
+        for model in (self.outline, *self.sliders.values()):
+            model.js_on_change("visible", CustomJS(code=_NAME))
         self.window.on_change("value", lambda attr, old, new: self.redraw())
         self.outline.on_change("active", lambda attr, old, new: self.redraw())
         self.painted.on_change("value", lambda attr, old, new: self.redraw())
