@@ -76,6 +76,26 @@ def test_a_body_cut_out_of_its_room_is_in_hu_still(data_path: Callable[[str], Pa
     assert is_hu(measure_calibration(cut))
 
 
+def wasted(volume: Volume) -> Volume:
+    """Fat gone but for a little of a mixture at -60 HU; muscle and vessels stay where they are."""
+    hu = volume.voxels.astype(np.float32)
+    is_fat = (hu > -250) & (hu < 0)
+    labels = np.indices(hu.shape).sum(axis=0) // 40 % 9  # a ninth of it, in large pieces
+    hu[is_fat & (labels == 0)] = -60
+    hu[is_fat & (labels > 0)] = 55
+    return volume.with_values(np.rint(hu).astype(np.int16))
+
+
+@pytest.mark.parametrize("slope", [0.9, 1.05, 1.12, 1.17, 1.22, 1.3])
+def test_muscle_tells_where_fat_is_gone(slope: float, data_path: Callable[[str], Path]):
+    volume = wasted(read_volume_file(data_path("ct/lungdx_a0002_B40f.nii.gz")))
+    right = measure_calibration(volume)
+    assert right.fat_hu is None
+    assert is_hu(right)
+    stretched = np.rint((volume.voxels + 1024) * slope - 1024).clip(-1024, 32767).astype(np.int16)
+    assert not is_hu(measure_calibration(volume.with_values(stretched)))
+
+
 @pytest.mark.parametrize("value", [-1024, 0, 40, 3000])
 def test_where_nothing_is_seen_nothing_is_hu(value: int):
     found = measure_calibration(Volume(np.full((30, 64, 64), value, np.int16), (1.0, 1.0, 1.0)))

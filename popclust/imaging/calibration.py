@@ -28,11 +28,13 @@ PEAK_SIGMA_HU = 4.0
 MIN_PROMINENCE = 0.3
 """Share of a peak's height by which it stands over the valley on its lower side, and the one on its upper side."""
 MIN_FAT_SHARE, STRONG_FAT_SHARE = 0.02, 0.06
-"""Share of soft tissue's even places within 5 HU of the peak of fat; the second where the air speaks against it. Of 14
+"""Share of soft tissue's even places within 5 HU of the peak of fat; below the second it may be no fat. Of 14
 people .13 to .25, and in a wasted one .02, a mixture at -60 HU."""
 MUSCLE_HU, MAX_GAP_HU = (30.0, 90.0), 130.0
 """Where muscle stands, and how far at most the next denser tissue, blood, stands from it. From fat to muscle it is 145
 HU or more."""
+FLUID_HU = -4.0
+"""Beside weak fat, the lowest strong peak may be fluid, not below water (0 HU, which makers keep to 4)."""
 MIN_AIR_ML, MIN_SOFT_ML = 10.0, 30.0
 FREE_AIR_ML = 300.0
 """With less air around the body than this, no outside air is seen."""
@@ -211,18 +213,21 @@ def _air(picture: _Picture) -> tuple[float | None, bool]:
 
 
 def _fat(picture: _Picture, air_hu: float | None) -> float | None:
-    """The lowest peak of what is no gas and has denser tissue above it."""
+    """The lowest peak of what is no gas and has denser tissue above it; of the wasted, None or muscle out of place."""
     values = picture.smooth[picture.is_even & _within(picture.smooth, (-600.0, 900.0))]
     peaks = [p for p in _peaks(values, (-600.0, 900.0)) if p.n_near >= MIN_FAT_SHARE * values.size]
     if len(peaks) < 2:
         return None
-    fat, above = peaks[:2]
-    if air_hu is not None and _is_air(air_hu) and abs(fat.hu - FAT_HU) > MAX_AIR_SHIFT_HU:
-        # In somebody without fat the lowest peak is fluid or a mixture, weak, or it is muscle below blood.
-        is_weak = fat.n_near < STRONG_FAT_SHARE * values.size
-        if is_weak or (MUSCLE_HU[0] < fat.hu < MUSCLE_HU[1] and above.hu - fat.hu < MAX_GAP_HU):
-            return None
-    return fat.hu
+    lowest, above = peaks[:2]
+    if air_hu is None or not _is_air(air_hu):
+        return lowest.hu
+    is_fat = abs(lowest.hu - FAT_HU) <= MAX_AIR_SHIFT_HU
+    strong = [p for p in peaks if p.n_near >= STRONG_FAT_SHARE * values.size]
+    if lowest not in strong:  # fluid or a mixture, if not fat: muscle tells whether it is that
+        has_its_place = not strong or (FLUID_HU if is_fat else MUSCLE_HU[0]) < strong[0].hu < MUSCLE_HU[1]
+        return (lowest.hu if is_fat else None) if has_its_place else strong[0].hu
+    is_muscle = MUSCLE_HU[0] < lowest.hu < MUSCLE_HU[1] and above.hu - lowest.hu < MAX_GAP_HU
+    return None if is_muscle and not is_fat else lowest.hu
 
 
 def _is_air(hu: float, max_shift_hu: float = 0.0) -> bool:
