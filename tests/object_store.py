@@ -8,18 +8,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import fsspec
 
+_START_S = 300
+"""A busy machine takes minutes to import the server."""
+
 
 @contextmanager
-def object_store() -> Iterator[dict[str, Any]]:
-    """Start a server with a bucket `studies`; yields s3fs's options, which `use_store` puts in force."""
+def object_store(refuses_every: int = 0) -> Iterator[dict[str, Any]]:
+    """Start a server with a bucket `studies`; yields s3fs's options, which `use_store` puts in force.
+
+    Where `refuses_every` is given, every so many requests are answered with 503 or 500, in turn.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if refuses_every:
+        command = [sys.executable, str(Path(__file__).with_name("faulty_store.py")), str(port), str(refuses_every)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(port)
@@ -30,16 +40,22 @@ def object_store() -> Iterator[dict[str, Any]]:
             server.terminate()
 
 
+def n_refused(options: dict[str, Any]) -> int:
+    """Requests that a store with faults has refused."""
+    with urlopen(f"{options['endpoint_url']}/faults", timeout=30) as answer:
+        return int(answer.read())
+
+
 def use_store(options: dict[str, Any]) -> None:
     """Let s3:// mean the tests' own server in this process."""
     fsspec.config.conf["s3"] = dict(options)
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise TimeoutError("the S3 server did not start within a minute")
+    raise TimeoutError("the S3 server did not start within five minutes")

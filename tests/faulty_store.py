@@ -1,0 +1,51 @@
+"""An S3 server that is now and then too busy, or at fault: every so many requests it answers so, and does nothing.
+
+    python faulty_store.py PORT EVERY
+
+`GET /faults` tells how many requests it has refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, run_simple
+
+BUSY = ("503 Slow Down", b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+FAULT = ("500 Internal Server Error", b"<Error><Code>InternalError</Code><Message>Try again.</Message></Error>")
+
+
+class Faulty:
+    """The server behind its faults."""
+
+    def __init__(self, every: int) -> None:
+        self._server = DomainDispatcherApplication(create_backend_app)
+        self._numbers, self._every, self._n_refused = itertools.count(1), every, 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        if environ["PATH_INFO"] == "/faults":
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [str(self._n_refused).encode()]
+        if next(self._numbers) % self._every:
+            return self._server(environ, start_response)
+        self._n_refused += 1
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        status, body = (BUSY, FAULT)[self._n_refused % 2]
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+class _Quiet(WSGIRequestHandler):
+    """Says nothing of what it serves."""
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Nothing."""
+
+
+if __name__ == "__main__":
+    run_simple("127.0.0.1", int(sys.argv[1]), Faulty(int(sys.argv[2])), threaded=True, request_handler=_Quiet)

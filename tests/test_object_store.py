@@ -1,0 +1,46 @@
+"""Studies in an object store that is throttled, and now and then at fault: the same bytes as on a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from object_store import n_refused, object_store, use_store
+
+from popclust import storage
+from popclust.dataflow.lease import hold
+from popclust.parts import Made
+from popclust.study import Study
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A store that refuses every fifth request, here and in processes that are started from here."""
+    with object_store(refuses_every=5) as options:
+        use_store(options)
+        for name, value in options.items():
+            monkeypatch.setenv(f"FSSPEC_S3_{name.upper()}", value)
+        yield options
+        fsspec.config.conf.pop("s3")
+
+
+def test_what_the_store_refuses_is_asked_for_again(store: dict[str, Any], tmp_path: Path):
+    digests = []
+    for url in (str(tmp_path / "s"), "s3://studies/s"):
+        study = Study.create(url)
+        with hold(study) as lease:
+            for i in range(5):
+                study.open_group("volumes", f"v{i}.zarr", mode="w").create_array("x", data=np.arange(99) + i)
+                done = study.publish("ingest", "m", Made({"i": i}), f"v{i}", files=[f"volumes/v{i}.zarr"])
+                study.check_part("ingest", f"v{i}", [f"volumes/v{i}.zarr"])
+                digests.append(done.digest)
+            lease.check()
+        assert sorted(study.markers("ingest").done) == study.names_done("ingest") == [f"v{i}" for i in range(5)]
+        study.remove("volumes", "v0.zarr")
+        assert storage.names(study.path("volumes")) == [f"v{i}.zarr" for i in range(1, 5)]
+    assert digests[:5] == digests[5:]
+    assert n_refused(store) >= 10
