@@ -21,7 +21,7 @@ from popclust.dataflow.usage import Meter, Usage, note_child
 from popclust.dataflow.window import Outcome, attempt
 from popclust.errors import InputError, VolumeError
 from popclust.parts import WHOLE, Made
-from popclust.presentation.performance import busy_workers, measure, page
+from popclust.presentation.performance import busy_workers, measure, overlapped, page
 from popclust.study import Study
 
 EVENTS = pd.DataFrame(
@@ -97,6 +97,21 @@ def test_what_workers_did_is_summed_up():
     assert stage["utilisation"] == pytest.approx(36 / 40)
     assert found.stages.loc["topics", "driver_s"] == 10.0
     assert found.longest["part"].tolist()[0] == "c"
+
+
+def test_volumes_that_go_on_leave_no_worker_idle():
+    assert np.isnan(measure(EVENTS, DRIVER).overlapped)  # nothing was extracted
+    tasks = pd.DataFrame(
+        [
+            ("atlas", 5.0, 9.0, "w1"),  # its last second lies within
+            ("normalize", 14.0, 10.0, "w2"),
+            ("normalize", 10.0, 5.0, "w1"),
+            ("extract", 16.0, 2.0, "w1"),
+            ("vocabulary", 20.0, 4.0, "w3"),  # begins when all is over
+        ],
+        columns=["stage", "ended_s", "seconds", "worker"],
+    )
+    assert overlapped(tasks) == pytest.approx((1 + 10 + 5 + 2) / (2 * 12))
 
 
 def test_busy_workers_are_those_between_two_moments():

@@ -34,6 +34,9 @@ class Performance:
     """Core seconds of all tasks over the time that the workers were there, from their first task to their last."""
     idle_s: float
     """The rest of that time."""
+    overlapped: float
+    """Share of the workers' time in tasks from the first registration's begin to the last extraction's end; NaN where
+    the run did neither."""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -42,6 +45,7 @@ class Performance:
             "wall_s": round(self.wall_s, 1),
             "utilisation": round(self.utilisation, 4),
             "idle_s": round(self.idle_s, 1),
+            "overlapped": round(self.overlapped, 4),
             "stages": self.stages.round(4).reset_index().to_dict("records"),
             "longest": self.longest.to_dict("records"),
         }
@@ -84,7 +88,31 @@ def measure(events: pd.DataFrame, driver: str) -> Performance:
     longest = tasks.sort_values(["seconds", "part"], ascending=[False, True])[columns].head(_N_LONGEST)
     wall_s = float(events["ended_s"].max())
     utilisation = busy_s / present_s if present_s > 0 else 0.0
-    return Performance(stages, longest, len(there), wall_s, utilisation, max(0.0, present_s - busy_s))
+    idle_s = max(0.0, present_s - busy_s)
+    return Performance(stages, longest, len(there), wall_s, utilisation, idle_s, overlapped(tasks))
+
+
+def overlapped(tasks: pd.DataFrame, first: str = "normalize", last: str = "extract") -> float:
+    """Share of the workers' time that went into tasks while two stages ran one into the other.
+
+    Parameters
+    ----------
+    tasks : pandas.DataFrame
+        Columns ``stage``, ``ended_s``, ``seconds``, ``worker``; without the launcher.
+    first, last : str
+        From the begin of the first task of `first` to the end of the last of `last`; tasks of all stages count.
+
+    Returns
+    -------
+    float
+        Wall time in tasks over that span times the workers that had a task in it; NaN where a stage had no task.
+    """
+    begins, ends = (tasks[tasks["stage"] == s] for s in (first, last))
+    if begins.empty or ends.empty:
+        return float("nan")
+    edges = np.array([(begins["ended_s"] - begins["seconds"]).min(), ends["ended_s"].max()])
+    within = tasks[(tasks["ended_s"] > edges[0]) & (tasks["ended_s"] - tasks["seconds"] < edges[1])]
+    return float(busy_workers(within, edges)[0]) / within["worker"].nunique()
 
 
 def busy_workers(tasks: pd.DataFrame, edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,6 +174,8 @@ def page(events: pd.DataFrame, run_id: str, driver: str) -> bytes:
         f"{found.n_workers} workers, {found.wall_s:.0f} s; while they were there, {found.utilisation:.0%} of their "
         f"time went into tasks, {found.idle_s:.0f} core seconds were idle."
     )
+    if np.isfinite(found.overlapped):
+        said += f" From the first registration to the last extraction it was {found.overlapped:.1%}."
     stages = found.stages.reset_index()
     stages["utilisation"] = [f"{u:.0%}" for u in stages["utilisation"]]
     body = [
