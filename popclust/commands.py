@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from popclust.dataflow.failure import DONE, QUARANTINED, plain_console, print_json
 from popclust.errors import InputError
-from popclust.study import Study, absolute
+from popclust.storage import absolute
+from popclust.study import Study
 
 DAMAGED = QUARANTINED
 """Exit code of `verify` where something is damaged: finished, but not all is well."""

@@ -24,9 +24,28 @@ _READERS = 16
 """Requests to an object store at once: reading is waiting there."""
 
 
+_TRIES = 8
+"""How often an object store is asked before a request has failed: one that throttles answers at last."""
+
+
+def be_patient() -> None:
+    """Ask S3 again with growing pauses, also where zarr asks, unless fsspec or AWS were told how often."""
+    if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
+        wanted = fsspec.config.conf.setdefault("s3", {}).setdefault("config_kwargs", {})
+        wanted.setdefault("retries", {"mode": "standard", "max_attempts": _TRIES})
+
+
+be_patient()
+
+
 def is_local(url: str) -> bool:
     """Whether a URL is a path of this machine."""
     return "://" not in url
+
+
+def absolute(url: str) -> str:
+    """A URL as it is, a path made absolute; without a slash at the end."""
+    return str(Path(url).expanduser().absolute()) if is_local(url) else url.rstrip("/")
 
 
 def exists(url: str) -> bool:

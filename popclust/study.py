@@ -62,7 +62,7 @@ class Study:
         InputError
             No study.toml there, not UTF-8, bad settings, or a folder of another format version.
         """
-        url = absolute(url)
+        url = storage.absolute(url)
         path = posixpath.join(url, "study.toml")
         if not storage.exists(path):
             raise InputError(f"{url}: no study here (study.toml is missing); make one with `popclust init {url}`")
@@ -79,7 +79,7 @@ class Study:
         InputError
             There is a study already, or the folder cannot be written.
         """
-        url = absolute(url)
+        url = storage.absolute(url)
         path = posixpath.join(url, "study.toml")
         if storage.exists(path):
             raise InputError(f"{url}: there is a study here already (study.toml exists)")
@@ -187,11 +187,8 @@ class Study:
         file = f"{name}.parquet"
         if not self.exists(file):
             raise InputError(f"{self.url}: {file} is not made yet; `popclust run {self.url}` makes it")
-        try:
-            filters = [(column, "==", value) for column, value in (where or {}).items()] or None
-            frame = pq.read_table(pa.BufferReader(self.read_bytes(file)), filters=filters).to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise DamagedError(f"{self.path(file)} cannot be read ({type(error).__name__})") from error
+        filters = [(column, "==", value) for column, value in (where or {}).items()] or None
+        frame = self._parquet(file, filters=filters)
         if missing := [c.name for c in schema.TABLES[name] if c.name not in frame.columns]:
             raise InputError(
                 f"{self.path(file)}: is of another version of popclust, it has no {', '.join(missing)}; "
@@ -200,16 +197,12 @@ class Study:
         return schema.conform_table(name, frame)
 
     def read_columns(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
-        """Some columns of a table that is there, as they are stored: of a large population the others are not read.
+        """Some columns of a table that is there, as they are stored, not all; raises DamagedError as `read_table`."""
+        return self._parquet(f"{name}.parquet", columns=list(columns))
 
-        Raises
-        ------
-        DamagedError
-            It cannot be read.
-        """
-        file = f"{name}.parquet"
+    def _parquet(self, file: str, **chosen: Any) -> pd.DataFrame:
         try:
-            return pq.read_table(pa.BufferReader(self.read_bytes(file)), columns=list(columns)).to_pandas()
+            return pq.read_table(pa.BufferReader(self.read_bytes(file)), **chosen).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise DamagedError(f"{self.path(file)} cannot be read ({type(error).__name__})") from error
 
@@ -227,10 +220,9 @@ class Study:
         DamagedError
             It cannot be read.
         """
+        stored = self.open_dataset(name)
         try:
-            return self.open_dataset(name).load()
-        except (InputError, DamagedError):
-            raise
+            return stored.load()
         except Exception as error:  # every codec has exceptions of its own
             raise DamagedError(f"{self.path(f'{name}.zarr')} cannot be read ({type(error).__name__})") from error
 
@@ -305,10 +297,6 @@ class Study:
         except FileNotFoundError:
             return None
         return found if isinstance(found, Done) else None
-
-    def n_done(self, stage: str) -> int:
-        """How many volumes a stage has finished, without reading their markers."""
-        return len(self.names_done(stage))
 
     def names_done(self, stage: str) -> list[str]:
         """Sorted volumes of which a stage has left a marker, without reading it: few bytes for each."""
@@ -407,8 +395,3 @@ class Study:
             return dict(self.read_json("recipes", f"{digest}.json"))
         except (FileNotFoundError, ValueError):
             return {}
-
-
-def absolute(url: str) -> str:
-    """A URL as it is, a path made absolute; without a slash at the end."""
-    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())

@@ -48,7 +48,7 @@ def n_refused(options: dict[str, Any]) -> int:
 
 def use_store(options: dict[str, Any]) -> None:
     """Let s3:// mean the tests' own server in this process."""
-    fsspec.config.conf["s3"] = dict(options)
+    fsspec.config.conf.setdefault("s3", {}).update(options)
 
 
 def _wait_for(port: int) -> None:

@@ -83,7 +83,7 @@ def kill_workers(client: Any, study: Study, stages: tuple[str, ...], killed: thr
     """SIGKILL every worker once in each stage, when three parts are done."""
     for stage in stages:
         deadline = time.monotonic() + 240
-        while study.n_done(stage) < 3:
+        while len(study.names_done(stage)) < 3:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.02)

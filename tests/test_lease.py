@@ -36,10 +36,10 @@ _TEN_YEARS_S = 10 * 365.25 * 86400
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[dict[str, Any]]:
-    with object_store() as options:
+    with object_store() as options, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", dict(fsspec.config.conf.get("s3", {})))
         use_store(options)
         yield options
-        fsspec.config.conf.pop("s3")
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])

@@ -16,16 +16,18 @@ from popclust.dataflow.lease import hold
 from popclust.parts import Made
 from popclust.study import Study
 
+N_PARTS = 3
+
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """A store that refuses every fifth request, here and in processes that are started from here."""
     with object_store(refuses_every=5) as options:
+        monkeypatch.setitem(fsspec.config.conf, "s3", dict(fsspec.config.conf.get("s3", {})))
         use_store(options)
         for name, value in options.items():
             monkeypatch.setenv(f"FSSPEC_S3_{name.upper()}", value)
         yield options
-        fsspec.config.conf.pop("s3")
 
 
 def test_what_the_store_refuses_is_asked_for_again(store: dict[str, Any], tmp_path: Path):
@@ -33,14 +35,24 @@ def test_what_the_store_refuses_is_asked_for_again(store: dict[str, Any], tmp_pa
     for url in (str(tmp_path / "s"), "s3://studies/s"):
         study = Study.create(url)
         with hold(study) as lease:
-            for i in range(5):
+            for i in range(N_PARTS):
                 study.open_group("volumes", f"v{i}.zarr", mode="w").create_array("x", data=np.arange(99) + i)
                 done = study.publish("ingest", "m", Made({"i": i}), f"v{i}", files=[f"volumes/v{i}.zarr"])
                 study.check_part("ingest", f"v{i}", [f"volumes/v{i}.zarr"])
                 digests.append(done.digest)
             lease.check()
-        assert sorted(study.markers("ingest").done) == study.names_done("ingest") == [f"v{i}" for i in range(5)]
+        assert sorted(study.markers("ingest").done) == study.names_done("ingest") == [f"v{i}" for i in range(N_PARTS)]
         study.remove("volumes", "v0.zarr")
-        assert storage.names(study.path("volumes")) == [f"v{i}.zarr" for i in range(1, 5)]
-    assert digests[:5] == digests[5:]
+        assert storage.names(study.path("volumes")) == [f"v{i}.zarr" for i in range(1, N_PARTS)]
+    assert digests[:N_PARTS] == digests[N_PARTS:]
     assert n_refused(store) >= 10
+
+
+def test_patience_with_s3_is_set_unless_somebody_chose_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fsspec.config, "conf", {})
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    storage.be_patient()
+    assert fsspec.config.conf == {}
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    storage.be_patient()
+    assert fsspec.config.conf["s3"]["config_kwargs"]["retries"]["max_attempts"] > 4

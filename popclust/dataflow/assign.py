@@ -25,7 +25,7 @@ from popclust.dataflow.state import State
 from popclust.errors import InputError
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import ComputeSettings
-from popclust.study import Study, absolute
+from popclust.study import Study
 
 NONE_OF_THESE = -1
 """The cluster of a volume that is too strange for every group."""
@@ -135,19 +135,19 @@ def pass_through(
 
 def _workspace(model: FrozenModel, model_url: str, new: NewVolumes, compute: ComputeSettings) -> Study:
     """A study of the new volumes alone, with the model's settings and a key of its own."""
-    url = absolute(new.workspace or f"{absolute(model_url)}.assigned")
+    url = storage.absolute(new.workspace or f"{storage.absolute(model_url)}.assigned")
     if not new.workspace and not storage.is_local(url):
         raise InputError(
             f"{model_url}: name a local folder to work in (--workspace): keys do not belong in an object store"
         )
-    masks = absolute(new.masks) if new.masks else ""
-    transforms = absolute(new.transforms) if new.transforms else ""
+    masks = storage.absolute(new.masks) if new.masks else ""
+    transforms = storage.absolute(new.transforms) if new.transforms else ""
     is_given = model.settings.normalize.transforms == "given"
     if is_given and not transforms:
         raise InputError(f"{model_url}: the model was made with known transforms: name their folder (--transforms)")
     chosen = replace(
         model.settings,
-        ingest=replace(model.settings.ingest, sources=tuple(absolute(s) for s in new.sources)),
+        ingest=replace(model.settings.ingest, sources=tuple(storage.absolute(s) for s in new.sources)),
         normalize=replace(model.settings.normalize, given_folder=transforms),
         masks=replace(model.settings.masks, folder=masks),
         compute=compute,

@@ -23,7 +23,7 @@ from popclust.parts import canonical
 from popclust.population.model import Model
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import Settings
-from popclust.study import Study, absolute
+from popclust.study import Study
 
 STAGES = ("ingest", "normalize", "extract", "encode")
 """What a new volume passes."""
@@ -77,7 +77,7 @@ def open_model(url: str) -> FrozenModel:
     InputError
         There is none, it is damaged, or it was made by stages of other versions.
     """
-    url = absolute(url)
+    url = storage.absolute(url)
     if storage.exists(posixpath.join(url, "model", _MANIFEST)):
         url = posixpath.join(url, "model")
     path = posixpath.join(url, _MANIFEST)

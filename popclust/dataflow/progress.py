@@ -318,7 +318,7 @@ def _untouched(study: Study, name: str) -> dict[str, Any]:
     fields = ("total", "left", "steps", "percent", "seconds", "seconds_left")
     return {
         "stage": name,
-        "done": study.n_done(name),
+        "done": len(study.names_done(name)),
         "reused": 0,
         "quarantined": 0,
         **dict.fromkeys(fields),

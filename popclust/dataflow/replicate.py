@@ -22,7 +22,7 @@ from popclust.evaluation.replication import REPLICATED, UNDERPOWERED
 from popclust.evaluation.replication import replicate as test_again
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.reported import Reported
-from popclust.study import Study, absolute
+from popclust.study import Study
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ def _workspace(model: FrozenModel, other: Study, workspace: str) -> Study:
         raise InputError(f"{where}: [terms] reports: is empty, and without reports nothing can be replicated")
     if model.settings.normalize.transforms == "given" and not settings.normalize.given_folder:
         raise InputError(f"{where}: [normalize] given_folder: the model was made with known transforms, name theirs")
-    url = absolute(workspace or f"{other.url}.replicated")
+    url = storage.absolute(workspace or f"{other.url}.replicated")
     if not storage.is_local(url):
         raise InputError(
             f"{other.url}: name a local folder to work in (--workspace): keys do not belong in an object store"
         )
 
     def place(path: str) -> str:
-        return absolute(other.resolve(path)) if path else ""
+        return storage.absolute(other.resolve(path)) if path else ""
 
     terms = replace(settings.terms, reports=place(settings.terms.reports), lexicon=place(settings.terms.lexicon))
     chosen = replace(

@@ -84,7 +84,7 @@ def last_seen(known: Known) -> SeriesTable:
         They have never been looked at.
     """
     url = known.study.url
-    if not known.study.n_done("ingest"):
+    if not known.study.names_done("ingest"):
         raise InputError(f"{url}: stage ingest has not been run; `popclust run {url} --until ingest` does it")
     return index_of(known.study, known.key).series()
 

@@ -26,7 +26,7 @@ from popclust.presentation.export.images import write_atlas, write_nifti
 from popclust.presentation.export.tables import write_tables
 from popclust.presentation.run_cards import last_card
 from popclust.presentation.view import StudyView, read_view
-from popclust.study import Study, absolute
+from popclust.study import Study
 
 PARTS = {
     "tables": Result(
@@ -132,7 +132,7 @@ def _known(parts: Collection[str]) -> list[str]:
 def _new_folder(out: str) -> Path:
     if not storage.is_local(out):
         raise InputError(f"{out}: an export is written to a local folder; copy it from there")
-    folder = Path(absolute(out))
+    folder = Path(storage.absolute(out))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: there is something here already; name a new folder")
     return folder
