@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -49,9 +49,13 @@ def open_explorer(tab: Page, url: str) -> None:
 PARTS = """(function parts(n) { return (n.shadowRoot ? parts(n.shadowRoot) : []).concat(
   n.nodeType === 1 ? [n] : [], ...[...n.childNodes].map(parts)); })(document.body)"""
 """Every element, in whatever shadow root."""
-FOCUS = """(() => { let n = document.activeElement; while (n.shadowRoot?.activeElement) n = n.shadowRoot.activeElement;
-  const label = n.id && n.getRootNode().querySelector(`label[for="${n.id}"]`);
-  return label?.textContent ?? n.getAttribute("aria-label") ?? n.textContent.slice(0, 40); })()"""
+NAME_OF = """((n) => (n.id && n.getRootNode().querySelector(`label[for="${n.id}"]`)?.textContent)
+  || (n.getAttribute("aria-label") ?? n.textContent.slice(0, 40)))"""
+"""What an element is called: JavaScript, a function."""
+FOCUS = f"""(() => {{
+  let n = document.activeElement;
+  while (n.shadowRoot?.activeElement) n = n.shadowRoot.activeElement;
+  return {NAME_OF}(n); }})()"""
 """What is named that has the keyboard."""
 
 
@@ -116,39 +120,68 @@ def shown_text(tab: Page) -> str:
 IMAGES = """(function images(n) { return (n.shadowRoot ? images(n.shadowRoot) : []).concat(
   n.tagName === 'IMG' ? [n] : [], ...[...n.childNodes].map(images)); })(document.body)"""
 """Every picture, in whatever shadow root."""
-LEGEND = """(() => { const find = (v) => v.model.type === 'Figure' ? v : (v.child_views ?? []).map(find).find((f) => f);
-  return find(Bokeh.index.roots[0]).model.right[0].items.map((i) =>
-    [i.label.value, i.renderers[0].data_source.data.category[i.index]]); })()"""
+_MAP = """(() => { const find = (v) => v.model.type === 'Figure' ? v : (v.child_views ?? []).map(find).find((f) => f);
+  return find(Bokeh.index.roots[0]); })()"""
+LEGEND = f"""{_MAP}.model.right[0].items.map((i) =>
+    [i.label.value, i.renderers[0].data_source.data.category[i.index]])"""
 """What the legend says, and the category of the point that each entry is drawn by."""
+SWATCHES = f"""((map) => map.renderer_views.get(map.model.right[0]).entries.map(({{ label_el, glyph: {{ canvas }} }}) =>
+  [label_el.textContent, [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]]))
+  ({_MAP})"""
+"""What the legend shows: its texts, and the colour (red, green, blue, opacity) in the middle of each one's mark."""
 
 
 def choose(tab: Page, title: str, wanted: str) -> None:
-    """Choose in one of the explorer's selects, as a person does."""
-    tab.evaluate(
-        f"(() => {{ const m = Bokeh.documents[0].all_models ?? [...Bokeh.documents[0]._all_models.values()];"
-        f" const one = [...m].find((x) => x.type === 'Select' && x.title === '{title}'); one.value = '{wanted}'; }})()"
-    )
+    """Choose in one of the explorer's selects what is called so, once it is offered."""
+    select = f"{PARTS}.find((n) => n.tagName === 'SELECT' && {NAME_OF}(n) === {json.dumps(title)})"
+    tab.wait_for(f"[...({select}?.options ?? [])].some((o) => o.value === {json.dumps(wanted)})")
+    tab.evaluate(f"(({{ n }}) => {{ n.value = {json.dumps(wanted)}; n.dispatchEvent(new Event('change')); }})"
+                 f"({{ n: {select} }})")  # fmt: skip
 
 
-def figure_place(tab: Page, title: str, x: object, y: object) -> tuple[float, float]:
-    """Where on the screen a place of the figure is whose title begins so."""
+def figure_places(tab: Page, title: str, places: Sequence[Sequence[object]]) -> list[tuple[float, float]]:
+    """Where on the screen places (x, y) of the figure are whose title begins so; it is scrolled into view."""
     found = f"""(() => {{
       const all = (v) => [v, ...(v.child_views ?? []).flatMap(all)];
       const plot = all(Bokeh.index.roots[0]).find((v) => v.model.type === "Figure"
         && v.model.title?.text?.startsWith({json.dumps(title)}));
       plot.el.scrollIntoView({{ block: "nearest" }});
-      const box = plot.el.getBoundingClientRect();
-      return [box.x + plot.frame.x_scale.compute({json.dumps(x)}), box.y + plot.frame.y_scale.compute({json.dumps(y)})];
+      const box = plot.el.getBoundingClientRect(), {{ x_scale, y_scale }} = plot.frame;
+      return {json.dumps(places)}.map(([x, y]) => [box.x + x_scale.compute(x), box.y + y_scale.compute(y)]);
     }})()"""
-    place = tab.evaluate(found)
-    return place[0], place[1]
+    return [(x, y) for x, y in tab.evaluate(found)]
 
 
-def seen_at(tab: Page, x: float, y: float, size: int) -> NDArray[np.uint8]:
-    """The pixels (row, column, 3) of a square of the window around a place."""
-    picture = Image.open(io.BytesIO(base64.b64decode(tab.call("Page.captureScreenshot", format="png")["data"])))
-    left, top = round(x - size / 2), round(y - size / 2)
-    return np.asarray(picture.convert("RGB").crop((left, top, left + size, top + size)))
+def seen(tab: Page) -> NDArray[np.uint8]:
+    """The pixels (row, column, 3) of the window."""
+    return pixels_of(tab.call("Page.captureScreenshot", format="png")["data"])
+
+
+def pixels_of(png: str) -> NDArray[np.uint8]:
+    """Pixels (row, column, 3) of a PNG in base64."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+
+
+def around(picture: NDArray[np.uint8], place: tuple[float, float], size: int) -> NDArray[np.uint8]:
+    """The square of a picture around a place (x, y)."""
+    left, top = (round(v - size / 2) for v in place)
+    return picture[max(0, top) : top + size, max(0, left) : left + size]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.1)
+
+
+def in_sight(text: str) -> str:
+    """Whether a person sees a text: JavaScript."""
+    return (
+        f"{PARTS}.some((n) => n.tagName !== 'OPTION' && n.checkVisibility({{ visibilityProperty: true }})"
+        f" && [...n.childNodes].some((c) => c.nodeType === 3 && c.textContent.includes({json.dumps(text)})))"
+    )
 
 
 def lasso(tab: Page, corners: Sequence[tuple[float, float]]) -> None:

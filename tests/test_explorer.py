@@ -269,8 +269,9 @@ def test_in_a_real_browser(tmp_path: Path) -> None:
         volume_id = explored.volumes["volume_id"][5]
         tab.click(*place_of_volume(tab, 5))
         tab.wait_for(f"{IMAGES}.filter(i => i.naturalWidth === 230).length === 3")
+        called = {value: name for group in data.colour_choices(explored).values() for value, name in group}
         for choice in ("scanner", "age", f"term:{next(iter(explored.term_names))}", "cluster"):
-            choose(tab, "colour by", choice)
+            choose(tab, "colour by", called[choice])
             looks = data.appearance(explored, data.clusters_of(explored, explored.view.reported), choice)
             wanted = [shortened(name, 30) for name in data.categories(looks)]
             names = json.dumps(json.dumps(wanted, separators=(",", ":"), ensure_ascii=False))

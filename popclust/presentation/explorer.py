@@ -367,4 +367,6 @@ class Session:
 
 
 def _tabs(panels: Mapping[str, Any]) -> Tabs:
-    return Tabs(tabs=[TabPanel(title=title, child=child) for title, child in panels.items()], width=_WIDTH)
+    """Linked, since Bokeh's layout else passes over figures in tabs that lie deep below another figure."""
+    found = [TabPanel(title=title, child=child) for title, child in panels.items()]
+    return Tabs(tabs=found, width=_WIDTH, link_layouts=True)

@@ -295,7 +295,7 @@ def _term_appearance(explored: Explored, term_id: str) -> pd.DataFrame:
         True: ("mentioned", RED, "square"),
         False: ("not mentioned", "#8fa3b8", "circle"),
     }
-    rows = [looks.get(m, ("no report", FAINT, "x")) for m in mentioned]
+    rows = [looks.get(m, ("no report", FAINT, "plus")) for m in mentioned]
     return pd.DataFrame(rows, columns=["category", "colour", "marker"])
 
 

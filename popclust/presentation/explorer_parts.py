@@ -90,7 +90,10 @@ class MatrixPlot:
         )  # fmt: skip
         self._ringed = ColumnDataSource({"group": [], "row": []})
         plot.rect("group", "row", 0.94, 0.9, source=self._ringed, fill_color=None, line_color="#d4006a", line_width=2.5)
-        plot.add_layout(ColorBar(color_mapper=colours, title="log2 odds ratio", width=10, label_standoff=4), "right")
+        plot.add_layout(
+            ColorBar(color_mapper=colours, title="log2 odds ratio", width=10, label_standoff=4, title_standoff=8),
+            "right",
+        )
         tips = [("term", "@term"), ("group", "@group"), ("with the term", "@V of @R"), ("p", "@p_holm{0.0e}")]
         plot.add_tools(HoverTool(tooltips=tips))
         plot.grid.visible = False
