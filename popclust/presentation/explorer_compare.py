@@ -16,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 from popclust.presentation import explorer_data as data
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
 from popclust.presentation.explorer_map import MANY, Map, map_of
+from popclust.presentation.explorer_parts import table_of
 from popclust.reported import Grouping
 
 
@@ -130,4 +131,4 @@ def _table(flows: ColumnDataSource) -> DataTable:
         TableColumn(field="share_of_first", title="of the first", width=110, formatter=percent),
         TableColumn(field="share_of_second", title="of the second", width=120, formatter=percent),
     ]
-    return DataTable(source=flows, columns=columns, index_position=None, width=700, height=260)
+    return table_of(flows, columns, 700, 260)

@@ -52,6 +52,8 @@ link.download = "selection.csv";
 link.click();
 URL.revokeObjectURL(link.href);
 """
+_RENEW = "if (table.view.indices.size === cb_obj.get_length()) table.view.change.emit();"
+"""Bokeh's tables else keep the old rows where the new ones are as many."""
 
 
 class Controls:
@@ -140,7 +142,7 @@ def associations_table(tests: ColumnDataSource) -> DataTable:
         TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
         for f, t, w, s in _COLUMNS
     ]
-    return DataTable(source=tests, columns=columns, index_position=None, width=700, height=260)
+    return table_of(tests, columns, 700, 260)
 
 
 def alike_table(alike: ColumnDataSource) -> DataTable:
@@ -150,7 +152,14 @@ def alike_table(alike: ColumnDataSource) -> DataTable:
         TableColumn(field="group", title="group", width=60),
         TableColumn(field="distance", title="distance", width=80, formatter=NumberFormatter(format="0.000")),
     ]
-    return DataTable(source=alike, columns=columns, index_position=None, width=400, height=180)
+    return table_of(alike, columns, 400, 180)
+
+
+def table_of(source: ColumnDataSource, columns: list[TableColumn], width: int, height: int) -> DataTable:
+    """A table that shows what its source holds."""
+    table = DataTable(source=source, columns=columns, index_position=None, width=width, height=height)
+    source.js_on_change("data", CustomJS(args={"table": table}, code=_RENEW))
+    return table
 
 
 def topics_plot(shares: ColumnDataSource) -> Any:
