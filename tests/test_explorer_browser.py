@@ -154,7 +154,7 @@ def test_another_grouping_changes_all_that_is_shown(tab: Page, explored: data.Ex
     for title, wanted, asked in (("number of groups K", "6", ("lda", 6, 0)), ("seed", "1", ("lda", 6, 1))):
         choose(tab, title, wanted)
         grouping = data.nearest_grouping(explored.groupings.grid, *asked)
-        tab.wait_for(in_sight(f"lda, K = 6, seed {grouping.seed}"))
+        tab.wait_for(in_sight(data.grouping_name(grouping)))
         looks = data.appearance(explored, data.clusters_of(explored, grouping), "cluster")
         tab.wait_for(f"{SWATCHES}.length === 6")
         lonely = alone(places_of(tab, explored))
@@ -324,7 +324,7 @@ def test_two_groupings_side_by_side(tab: Page, explored: data.Explored, clusters
     choose(tab, "second: number of groups K", "4")
     grouping = data.nearest_grouping(explored.groupings.grid, "sift", 4, explored.view.reported.seed)
     second = data.clusters_of(explored, grouping)
-    tab.wait_for(in_sight("3D-SIFT shape, K = 4"))
+    tab.wait_for(in_sight(data.grouping_name(grouping)))
     both = [data.appearance(explored, one, "cluster") for one in (clusters, second)]
     lonely = alone(places_of(tab, explored, SECOND))
     until(lambda: standing_out(tab, explored, both[1], SECOND) == lonely, "the second map has its colours")

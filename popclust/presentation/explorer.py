@@ -26,7 +26,7 @@ from popclust.parts import Done
 from popclust.presentation import explorer_data as data
 from popclust.presentation import explorer_selection as several
 from popclust.presentation.explorer_compare import Compare
-from popclust.presentation.explorer_map import map_of
+from popclust.presentation.explorer_map import WIDTH, map_of
 from popclust.presentation.explorer_parts import (
     Controls,
     MatrixPlot,
@@ -55,7 +55,7 @@ _TEMPLATE = (resources.files("popclust.presentation") / "explorer.html").read_te
 
 _VOLUME, _GROUP, _SELECTION, _COMPARED = 0, 1, 2, 3
 _WIDTH = 712
-"""Of what stands beside the map, and below it."""
+"""Of what stands beside the map."""
 _WRAPS = {"flex-wrap": "wrap"}
 """One below the other where the window is narrow."""
 _ONE_PLACE = 0.01
@@ -188,7 +188,7 @@ class Session:
         grouping, looks = (self.descriptor, self.n_clusters, self.seed), (self.colour, self.category, self.volume)
         controls = row(*grouping, *looks, styles=_WRAPS)
         matrix = column(row(self.cell_group, self.cell_term), self.matrix.plot)
-        below = _tabs({"Associations": associations_table(self.tests), "Matrix": matrix})
+        below = _tabs({"Associations": associations_table(self.tests), "Matrix": matrix}, WIDTH)
         left = column(self.map.plot, below)
         document.add_root(column(controls, self.headline, row(left, self.tabs, styles=_WRAPS)))
 
@@ -366,7 +366,7 @@ class Session:
             self._title = ""
 
 
-def _tabs(panels: Mapping[str, Any]) -> Tabs:
+def _tabs(panels: Mapping[str, Any], width: int = _WIDTH) -> Tabs:
     """Linked, since Bokeh's layout else passes over figures in tabs that lie deep below another figure."""
     found = [TabPanel(title=title, child=child) for title, child in panels.items()]
-    return Tabs(tabs=found, width=_WIDTH, link_layouts=True)
+    return Tabs(tabs=found, width=width, link_layouts=True)

@@ -53,10 +53,10 @@ class Compare:
         known = explored.groupings.grid
         self._explored, self._select = explored, select
         names = [(d, DESCRIPTOR_TITLES.get(d, d)) for d in known["descriptor"].unique()]
-        numbers, seeds = ([str(v) for v in sorted(known[n].unique())] for n in ("n_clusters", "seed"))
+        numbers = [str(k) for k in sorted(known["n_clusters"].unique())]
         self.descriptor = Select(title="second: formed on", options=names, value=first.descriptor, width=150)
         self.n_clusters = Select(title="second: number of groups K", options=numbers, value=numbers[0], width=180)
-        self.seed = Select(title="second: seed", options=seeds, value=str(first.seed), width=110)
+        self.seed = Select(title="second: seed", options=data.seed_choices(known), value=str(first.seed), width=110)
         place = explored.volumes[["x", "y"]].to_numpy()
         self.map: Map = map_of(place, points, "the same volumes by the second grouping", "2")
         self.flows = ColumnDataSource({n: [] for n in ("first", "second", "n", "share_of_first", "share_of_second")})
@@ -106,7 +106,7 @@ class Compare:
             Markup(
                 "<p><b>{}</b> beside <b>{}</b>: adjusted Rand index {} (1: the same, 0: as by chance); {} of volumes "
                 "go where most of their group go. Choose a row to see its volumes on both maps.</p>"
-            ).format(_name(named), _name(self.grouping), f"{same:.2f}", f"{stays:.0%}")
+            ).format(data.grouping_name(named), data.grouping_name(self.grouping), f"{same:.2f}", f"{stays:.0%}")
         )
 
     def _go(self, rows: list[int]) -> None:
@@ -115,11 +115,6 @@ class Compare:
             is_there = (self._first["cluster"].to_numpy() == first) & (self.second == second)
             title = f"Group {first} of the first grouping, {second} of the second"
             self._select(np.flatnonzero(is_there).tolist(), title)
-
-
-def _name(grouping: Grouping) -> str:
-    descriptor = DESCRIPTOR_TITLES.get(grouping.descriptor, grouping.descriptor)
-    return f"{descriptor}, K = {grouping.n_clusters}, seed {grouping.seed}"
 
 
 def _table(flows: ColumnDataSource) -> DataTable:

@@ -16,13 +16,14 @@ from PIL import Image
 from popclust.errors import InputError
 from popclust.population.groupings import StoredGroupings
 from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values, in_steps
+from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
 from popclust.presentation.figures import map_of_population
 from popclust.presentation.maps import MIN_MAP_VOLUMES, place_beside
 from popclust.presentation.profiles import odds_ratio_text
 from popclust.presentation.slices import Tile
 from popclust.presentation.style import FAINT, RED, group_colour, group_marker, natural_key
 from popclust.presentation.view import StudyView, read_store, read_view, tests_of, volume_descriptors
-from popclust.reported import Grouping
+from popclust.reported import AGREED, Grouping
 from popclust.study import Study
 
 MAX_TERMS = 200
@@ -183,9 +184,25 @@ def association_table(explored: Explored, grouping: Grouping) -> pd.DataFrame:
     )
 
 
+def seed_choices(known: pd.DataFrame) -> list[tuple[str, str]]:
+    """Seeds of groupings that can be chosen: (value, name)."""
+    return [(str(s), "agreed" if s == AGREED else str(s)) for s in sorted(known["seed"].unique())]
+
+
+def grouping_name(grouping: Grouping) -> str:
+    """A grouping in words.
+
+    >>> grouping_name(Grouping("lda", 6, AGREED))
+    'LDA topics, K = 6, agreed on by the runs'
+    """
+    descriptor = DESCRIPTOR_TITLES.get(grouping.descriptor, grouping.descriptor)
+    seed = "agreed on by the runs" if grouping.seed == AGREED else f"seed {grouping.seed}"
+    return f"{descriptor}, K = {grouping.n_clusters}, {seed}"
+
+
 def grouping_html(explored: Explored, grouping: Grouping) -> str:
     """One line on the chosen grouping."""
-    words = Markup("<b>{}, K = {}, seed {}</b>").format(grouping.descriptor, grouping.n_clusters, grouping.seed)
+    words = Markup("<b>{}</b>").format(grouping_name(grouping))
     if grouping == explored.view.reported:
         words += Markup(" (reported)")
     criterion = explored.view.criterion

@@ -25,7 +25,8 @@ MANY = 3000
 """More volumes than these are painted by the server."""
 MAX_RINGS = 400
 """More volumes than these are told by their colour alone."""
-_WIDTH, _HEIGHT = 700, 520
+WIDTH, _HEIGHT = 620, 520
+"""Of a map; what stands below the first is as wide, so that a panel fits beside both in a window of 1366."""
 _PICTURE = (460, 560)
 """Rows and columns of the picture."""
 _NEAR_PX = 12
@@ -72,7 +73,7 @@ class DotMap:
     def __init__(self, place: NDArray[np.float64], points: ColumnDataSource, title: str, suffix: str = "") -> None:
         self._points, self._suffix = points, suffix
         plot = figure(
-            width=_WIDTH, height=_HEIGHT, tools="lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
+            width=WIDTH, height=_HEIGHT, tools="lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
             active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above", title=title, match_aspect=True,
         )  # fmt: skip
         plot.add_tools(TapTool(mode="replace"))  # else a click on one of several that are chosen lets all go
@@ -114,7 +115,7 @@ class PaintedMap:
         self._place, self._points = place, points
         edges = _extent(place)
         plot = figure(
-            width=_WIDTH, height=_HEIGHT, tools="lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
+            width=WIDTH, height=_HEIGHT, tools="lasso_select,box_select,pan,wheel_zoom,box_zoom,reset",
             active_scroll="wheel_zoom", active_drag="pan", toolbar_location="above", title=title,
             x_range=Range1d(*edges[0]), y_range=Range1d(*edges[1]),
         )  # fmt: skip

@@ -28,18 +28,19 @@ from bokeh.plotting import figure
 from popclust.presentation import explorer_data as data
 from popclust.presentation.association_figure import frequent_terms
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
+from popclust.presentation.explorer_map import WIDTH
 from popclust.presentation.explorer_selection import matrix_cells
 from popclust.presentation.style import BLUE, INK, MUTED, shortened
 from popclust.reported import Grouping
 
 _COLUMNS = (
-    ("cluster", "group", 55, True),
-    ("term", "term", 190, True),
-    ("mentioned", "mentioned", 85, True),
-    ("in_group", "in the group", 100, False),
-    ("in_all", "in all", 100, False),
-    ("odds_ratio", "odds ratio", 80, False),
-    ("p_holm", "corrected p", 90, True),
+    ("cluster", "group", 50, True),
+    ("term", "term", 200, True),
+    ("mentioned", "mentioned", 75, True),
+    ("in_group", "in the group", 85, False),
+    ("in_all", "in all", 70, False),
+    ("odds_ratio", "odds ratio", 70, False),
+    ("p_holm", "corrected p", 80, True),
 )
 """Field, title, width and whether it sorts: text of numbers does not."""
 _MATRIX_TERMS = 60
@@ -65,8 +66,8 @@ class Controls:
         self.descriptor = Select(title="groups formed on", options=names, value=grouping.descriptor, width=150)
         numbers = [str(k) for k in sorted(known["n_clusters"].unique())]
         self.n_clusters = Select(title="number of groups K", options=numbers, value=str(grouping.n_clusters), width=140)
-        seeds = [str(s) for s in sorted(known["seed"].unique())]
-        self.seed = Select(title="seed", options=seeds, value=str(grouping.seed), width=80)
+        seeds = data.seed_choices(known)
+        self.seed = Select(title="seed", options=seeds, value=str(grouping.seed), width=100)
         self.colour = Select(title="colour by", options=data.colour_choices(explored), value="cluster", width=230)
         self.category = Select(title="select all that are", options=[""], value="", width=200)
         self.volume = TextInput(title="go to a volume", placeholder="its name, then Enter", width=160)
@@ -82,7 +83,7 @@ class MatrixPlot:
     def __init__(self, cells: ColumnDataSource) -> None:
         self.cells = cells
         plot = figure(
-            width=700, height=520, x_range=FactorRange(), y_range=FactorRange(), tools="tap,ywheel_zoom,reset",
+            width=WIDTH, height=520, x_range=FactorRange(), y_range=FactorRange(), tools="tap,ywheel_zoom,reset",
             x_axis_location="above", toolbar_location=None, title="terms against groups: click a cell for its patients",
         )  # fmt: skip
         colours = LinearColorMapper(palette=_DIVERGING, low=-5, high=5)
@@ -142,7 +143,7 @@ def associations_table(tests: ColumnDataSource) -> DataTable:
         TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
         for f, t, w, s in _COLUMNS
     ]
-    return table_of(tests, columns, 700, 260)
+    return table_of(tests, columns, WIDTH, 260)
 
 
 def alike_table(alike: ColumnDataSource) -> DataTable:

@@ -123,7 +123,7 @@ class VolumeViewer:
 
     def _say(self, text: str) -> None:
         """A line in place of slices; without text, the slices."""
-        self.note.text = f"<p>{escape(text)}</p>" if text else ""
+        self.note.update(text=f"<p>{escape(text)}</p>", visible=bool(text))
         shown = (self.window, self.painted, self.outline, self.key, *self.sliders.values(), *self.pictures.values())
         for model in shown:
             model.visible = not text
