@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from chromium import browser
+from chromium import Page, browser
 from distributed import LocalCluster
+from made_study import MadeStudy
 from nbclient import NotebookClient
 
 import popclust
@@ -26,6 +28,7 @@ from popclust.errors import InputError
 from popclust.study import Study
 
 _PATIENCE_S = 60.0
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "watch_and_explore.ipynb"
 
 
 @pytest.fixture
@@ -192,6 +195,27 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             server.wait(30)
 
 
+def run_notebook(page: Page, address: str, name: str) -> None:
+    """Open a notebook in JupyterLab and run all its cells."""
+    panel = f"[...(window.jupyterapp?.shell?.widgets('main') ?? [])].find(w => w.title.label === '{name}')"
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window has the focus here
+    page.goto(f"{address}lab/tree/{name}")
+    page.wait_for(f"!!({panel})?.sessionContext?.session?.kernel", 120)
+    page.evaluate(f"jupyterapp.shell.activateById(({panel}).id)")
+    page.wait_for(f"jupyterapp.shell.currentWidget === ({panel})", 60)
+    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """For who wants to look: in the folder POPCLUST_TEST_PICTURES, if it is set."""
+    if place := os.environ.get("POPCLUST_TEST_PICTURES"):
+        page.screenshot(Path(place) / name)
+
+
+DRAWN = "(document.querySelector('.popclust-watch')?.innerText ?? '')"
+N_WATCHERS = "document.querySelectorAll('.popclust-watch').length"
+
+
 @pytest.mark.full
 def test_in_jupyterlab_the_picture_moves_while_a_cell_below_draws(study: Study, tmp_path: Path):
     cells = [f"import popclust\nwatched = popclust.watch({study.url!r}, every_s=0.2)", "print('six times', 'seven')"]
@@ -200,24 +224,39 @@ def test_in_jupyterlab_the_picture_moves_while_a_cell_below_draws(study: Study, 
     folder = tmp_path / "lab"
     folder.mkdir()
     nbformat.write(notebook, folder / "watching.ipynb")
-    panel = "[...(window.jupyterapp?.shell?.widgets('main') ?? [])].find(w => w.title.label === 'watching.ipynb')"
-    drawn = "document.querySelector('.popclust-watch')?.innerText ?? ''"
     with jupyterlab(folder) as address, browser(1400, 1000) as page:
-        page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window has the focus here
-        page.goto(f"{address}lab/tree/watching.ipynb")
-        page.wait_for(f"!!({panel})?.sessionContext?.session?.kernel", 120)
-        page.evaluate(f"jupyterapp.shell.activateById(({panel}).id)")
-        page.wait_for(f"jupyterapp.shell.currentWidget === ({panel})", 60)
-        page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for(f"({drawn}).includes('run -: new')", 120)
+        run_notebook(page, address, "watching.ipynb")
+        page.wait_for(f"{DRAWN}.includes('run -: new')", 120)
         page.wait_for("document.body.innerText.includes('six times seven')", 60)
         with run_of(study, "first") as process:
-            page.wait_for(f"({drawn}).includes('run first: running') && ({drawn}).includes('1 kept out of normalize')")
-            assert page.evaluate("document.querySelectorAll('.popclust-watch progress').length") == 1
+            page.wait_for(f"{DRAWN}.includes('run first: running') && {DRAWN}.includes('1 kept out of normalize')")
+            page.wait_for("document.querySelectorAll('.popclust-watch progress').length === 1")
             process.kill()
-            page.wait_for(f"({drawn}).includes('no longer alive')")
+            page.wait_for(f"{DRAWN}.includes('no longer alive')")
         with run_of(study, "second"):
-            page.wait_for(f"({drawn}).includes('run second: running')")
-        assert page.evaluate("document.querySelectorAll('.popclust-watch').length") == 1
-        if place := os.environ.get("POPCLUST_TEST_PICTURES"):
-            page.screenshot(Path(place) / "watch.png")
+            page.wait_for(f"{DRAWN}.includes('run second: running')")
+        assert page.evaluate(N_WATCHERS) == 1
+        keep_picture(page, "watch.png")
+
+
+@pytest.mark.full
+def test_in_jupyterlab_the_shipped_notebook_draws_while_another_process_runs(
+    made: MadeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = Study.open(str(shutil.copytree(made.study.url, tmp_path / "s")))
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    shutil.copy(NOTEBOOK, folder)
+    monkeypatch.setenv("POPCLUST_STUDY", study.url)
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    pictures = "[...document.querySelectorAll('.jp-OutputArea-output img')].filter((i) => i.naturalWidth > 100).length"
+    with run_of(study, "first") as process, jupyterlab(folder) as address, browser(1400, 7000) as page:
+        run_notebook(page, address, NOTEBOOK.name)
+        page.wait_for(f"{DRAWN}.includes('run first: running') && {DRAWN}.includes('1 kept out of normalize')", 120)
+        page.wait_for(f"{pictures} >= 6", 240)
+        assert "run first: running" in page.evaluate(DRAWN)
+        keep_picture(page, "notebook_running.png")
+        process.send_signal(signal.SIGKILL)
+        page.wait_for(f"{DRAWN}.includes('no longer alive')", 60)
+        assert page.evaluate(N_WATCHERS) == 1 and page.evaluate(pictures) >= 6
+        keep_picture(page, "notebook_killed.png")
