@@ -106,7 +106,7 @@ def test_one_volume(explored: data.Explored, made: MadeStudy) -> None:
     session = explorer.Session(made_without)
     session.points.selected.indices = [0]
     assert "no voxels" in session.viewer.note.text
-    assert not any(picture.visible for picture in session.viewer.pictures.values())
+    assert not session.viewer.slices.visible
 
 
 def test_slices_are_not_shown_where_settings_say_so(tmp_path: Path) -> None:

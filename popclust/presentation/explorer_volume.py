@@ -21,8 +21,10 @@ from popclust.study import Study
 TILE_PX = 230
 """Edge of a picture."""
 _NAME = """
-const part = Bokeh.index.find_one(cb_obj)?.shadow_el.querySelector(".noUi-handle, input");
-part?.setAttribute("aria-label", cb_obj.title ?? cb_obj.label);
+for (const model of named) {
+  const part = Bokeh.index.find_one(model)?.shadow_el.querySelector(".noUi-handle, input");
+  part?.setAttribute("aria-label", model.title ?? model.label);
+}
 """
 """Bokeh does not name the handle of a slider, nor a box to tick, for those who hear the page."""
 
@@ -50,14 +52,15 @@ class VolumeViewer:
         }
         for plane, slider in self.sliders.items():
             slider.on_change("value", partial(self._moved, plane))
-        for model in (self.outline, *self.sliders.values()):
-            model.js_on_change("visible", CustomJS(code=_NAME))
         self.window.on_change("value", lambda attr, old, new: self.redraw())
         self.outline.on_change("active", lambda attr, old, new: self.redraw())
         self.painted.on_change("value", lambda attr, old, new: self.redraw())
         columns = [column(self.pictures[p], self.sliders[p]) for p in AXIS_OF_PLANE]
         controls = row(self.window, self.painted, self.outline)
-        self.layout: Any = column(self.note, controls, row(*columns), self.key)
+        self.slices: Any = column(controls, row(*columns), self.key)
+        named = [self.outline, *self.sliders.values()]
+        self.slices.js_on_change("visible", CustomJS(args={"named": named}, code=_NAME))
+        self.layout: Any = column(self.note, self.slices)
         self._say("Click a volume on the map.")
 
     def show(self, volume_id: str) -> None:
@@ -124,6 +127,4 @@ class VolumeViewer:
     def _say(self, text: str) -> None:
         """A line in place of slices; without text, the slices."""
         self.note.update(text=f"<p>{escape(text)}</p>", visible=bool(text))
-        shown = (self.window, self.painted, self.outline, self.key, *self.sliders.values(), *self.pictures.values())
-        for model in shown:
-            model.visible = not text
+        self.slices.visible = not text  # all at once: the browser lays the page out anew for each
