@@ -122,12 +122,12 @@ IMAGES = """(function images(n) { return (n.shadowRoot ? images(n.shadowRoot) : 
 """Every picture, in whatever shadow root."""
 _MAP = """(() => { const find = (v) => v.model.type === 'Figure' ? v : (v.child_views ?? []).map(find).find((f) => f);
   return find(Bokeh.index.roots[0]); })()"""
-LEGEND = f"""{_MAP}.model.right[0].items.map((i) =>
+_LEGEND_MODEL = f"{_MAP}.model.below.find((m) => m.type === 'Legend')"
+LEGEND = f"""{_LEGEND_MODEL}.items.map((i) =>
     [i.label.value, i.renderers[0].data_source.data.category[i.index]])"""
 """What the legend says, and the category of the point that each entry is drawn by."""
-SWATCHES = f"""((map) => map.renderer_views.get(map.model.right[0]).entries.map(({{ label_el, glyph: {{ canvas }} }}) =>
-  [label_el.textContent, [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]]))
-  ({_MAP})"""
+SWATCHES = f"""{_MAP}.renderer_views.get({_LEGEND_MODEL}).entries.map(({{ label_el, glyph: {{ canvas }} }}) =>
+  [label_el.textContent, [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]])"""
 """What the legend shows: its texts, and the colour (red, green, blue, opacity) in the middle of each one's mark."""
 
 

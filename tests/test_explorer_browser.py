@@ -359,3 +359,5 @@ def test_the_keyboard_reaches_and_operates_what_there_is(
     go_to(tab, IN_TABLE)
     tab.press("ArrowDown", 40)
     slices_that(tab, near[0])
+    choose(tab, "window", "bone")
+    slices_that(tab, f"{near[0]}, bone window")  # one row down, no farther

@@ -188,7 +188,8 @@ class Session:
         grouping, looks = (self.descriptor, self.n_clusters, self.seed), (self.colour, self.category, self.volume)
         controls = row(*grouping, *looks, styles=_WRAPS)
         matrix = column(row(self.cell_group, self.cell_term), self.matrix.plot)
-        below = _tabs({"Associations": associations_table(self.tests), "Matrix": matrix}, WIDTH)
+        table = associations_table(self.tests, len(self.explored.volumes))
+        below = _tabs({"Associations": table, "Matrix": matrix}, WIDTH)
         left = column(self.map.plot, below)
         document.add_root(column(controls, self.headline, row(left, self.tabs, styles=_WRAPS)))
 

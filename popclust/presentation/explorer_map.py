@@ -25,7 +25,7 @@ MANY = 3000
 """More volumes than these are painted by the server."""
 MAX_RINGS = 400
 """More volumes than these are told by their colour alone."""
-WIDTH, _HEIGHT = 620, 520
+WIDTH, _HEIGHT = 620, 560
 """Of a map; what stands below the first is as wide, so that a panel fits beside both in a window of 1366."""
 _PICTURE = (460, 560)
 """Rows and columns of the picture."""
@@ -97,7 +97,7 @@ class DotMap:
         x, y = self._place.T.tolist()
         self._points.data = {**dict(self._points.data), "x": x, "y": y, **others, **group, **own}
         first_of = categories(looks)
-        self.legend.ncols = -(-len(first_of) // 26) or 1
+        self.legend.ncols = _columns(list(first_of))
         self.legend.items = [
             LegendItem(label=value(shortened(name, 30)), renderers=[self._dots], index=index)
             for name, index in first_of.items()
@@ -151,7 +151,7 @@ class PaintedMap:
         self._key.data = {"category": names, "colour": colours}
         self._code = pd.Index(names).get_indexer(pd.Index(looks["category"]))
         self._looks, self._said = looks, said
-        self.legend.ncols = -(-len(names) // 26) or 1
+        self.legend.ncols = _columns(names)
         self.legend.items = [
             LegendItem(label=value(shortened(name, 30)), renderers=[self._key_dots], index=i)
             for i, name in enumerate(names)
@@ -249,12 +249,18 @@ def _extent(place: NDArray[np.float64]) -> list[tuple[float, float]]:
     return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
 
 
+def _columns(names: list[str]) -> int:
+    """As many columns of a legend as fit below a map."""
+    longest = max((len(shortened(name, 30)) for name in names), default=0)
+    return max(1, (WIDTH - 20) // (34 + 7 * longest))
+
+
 def _bare(plot: Any) -> Legend:
-    """No axes (they mean nothing), and a legend beside the map."""
+    """No axes (they mean nothing), and a legend below the map, as wide as it whatever the names are."""
     plot.toolbar.logo = None
     plot.axis.visible = False
     plot.grid.visible = False
     plot.outline_line_color = "#dfe3e8"
-    legend = Legend(items=[], border_line_color=None, label_text_font_size="11px", spacing=1)
-    plot.add_layout(legend, "right")
+    legend = Legend(items=[], border_line_color=None, label_text_font_size="11px", spacing=3, location="top_left")
+    plot.add_layout(legend, "below")
     return legend

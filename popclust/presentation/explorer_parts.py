@@ -34,15 +34,17 @@ from popclust.presentation.style import BLUE, INK, MUTED, shortened
 from popclust.reported import Grouping
 
 _COLUMNS = (
-    ("cluster", "group", 50, True),
-    ("term", "term", 200, True),
-    ("mentioned", "mentioned", 75, True),
-    ("in_group", "in the group", 85, False),
-    ("in_all", "in all", 70, False),
+    ("cluster", "group", 46, True),
+    ("term", "term", 190, True),
+    ("mentioned", "mentioned", 76, True),
+    ("in_group", "in the group", 80, False),
+    ("in_all", "in all", 80, False),
     ("odds_ratio", "odds ratio", 70, False),
-    ("p_holm", "corrected p", 80, True),
+    ("p_holm", "corrected p", 78, True),
 )
 """Field, title, width and whether it sorts: text of numbers does not."""
+_WIDER = {"in_group": 28, "in_all": 28, "term": -56}
+"""Where numbers have five digits."""
 _MATRIX_TERMS = 60
 _DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 
@@ -136,11 +138,14 @@ def _row_names(terms: pd.DataFrame) -> dict[str, str]:
     return dict(zip(terms["term_id"], names, strict=True))
 
 
-def associations_table(tests: ColumnDataSource) -> DataTable:
+def associations_table(tests: ColumnDataSource, n_volumes: int) -> DataTable:
     """Significant associations; a click colours the map by the term."""
     formats = {"p_holm": ScientificFormatter(precision=1, power_limit_low=-1)}
+    wider = _WIDER if n_volumes >= 10_000 else {}
     columns = [
-        TableColumn(field=f, title=t, width=w, sortable=s, formatter=formats.get(f, StringFormatter()))
+        TableColumn(
+            field=f, title=t, width=w + wider.get(f, 0), sortable=s, formatter=formats.get(f, StringFormatter())
+        )
         for f, t, w, s in _COLUMNS
     ]
     return table_of(tests, columns, WIDTH, 260)
