@@ -30,7 +30,7 @@ from popclust.dataflow.window import Outcome, Task, run_window
 from popclust.parts import Done, dump_done, marker_of, recipe_digest
 from popclust.study import Study
 
-VOLUME_STAGES = ("ingest", "duplicates", "normalize", "extract", "encode")
+VOLUME_STAGES = ("ingest", "normalize", "extract", "encode")
 
 
 def trivial(study: Study, stage: str, recipe: str, volume_id: str, marker: str) -> int:

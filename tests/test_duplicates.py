@@ -1,66 +1,102 @@
-"""The stage that looks for one person twice: what a task reads, and how much it is given."""
+"""The search for one person twice: keys, who meets by them, and how the tasks are cut."""
 
 from __future__ import annotations
 
-from io import BytesIO
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 from test_keypoint_alignment import person, seen_again
 
-from popclust.dataflow.stages.duplicates import STAGE, compare
-from popclust.parts import Made
+from popclust.dataflow import meeting
+from popclust.features.sift3d import Keypoints
 from popclust.population import duplicates
+from popclust.population.duplicate_keys import MAX_PEOPLE, keys_of, pairs_that_share, share_of_keys
 from popclust.study import Study
 
 OF = {"v1": 1, "v2": 2, "v3": 1, "v4": 4, "v5": 2, "v6": 1}
 """Volumes, and whom they show."""
+PATIENTS = {"v1": "pa", "v2": "pb", "v3": "pc", "v4": "pd", "v5": "pb", "v6": "pa"}
+"""Under which pseudonyms: the second person always under the same."""
+
+
+def _seen(volume_id: str) -> Keypoints:
+    turn = Rotation.from_euler("xyz", (0.1, 0.0, 0.1)).as_matrix()
+    shift = np.array([3.0, 20.0, 0.0])
+    return seen_again(person(OF[volume_id]), turn, shift, jitter_mm=1.0, seed=int(volume_id[1]))
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """Six volumes; the last is not included, the second is finished."""
+    """Six volumes' keypoints."""
     made = Study.create(str(tmp_path / "s"))
-    turn = Rotation.from_euler("xyz", (0.1, 0.0, 0.1)).as_matrix()
-    for volume_id, who in OF.items():
-        keypoints = seen_again(person(who), turn, np.array([3.0, 20.0, 0.0]), jitter_mm=1.0, seed=int(volume_id[1]))
-        keypoints.save(made.open_group("volumes", f"{volume_id}.keypoints.zarr", mode="w"))
-        made.publish("ingest", "m", Made({}, output=f"images of {volume_id}"), volume_id)
-    made.publish("duplicates", "m", Made({"pairs": []}), "v5")
-    table = pd.DataFrame({"volume_id": list(OF), "included": [v != "v6" for v in OF]})
-    table.to_parquet(buffer := BytesIO())
-    made.write_bytes(buffer.getvalue(), "cohort.parquet")
+    for volume_id in OF:
+        _seen(volume_id).save(made.open_group("volumes", f"{volume_id}.keypoints.zarr", mode="w"))
     return made
 
 
-def test_new_volumes_look_for_earlier_and_for_finished_ones(study: Study, monkeypatch: pytest.MonkeyPatch):
-    def all_markers(*_: object) -> None:
-        pytest.fail("a task reads the markers of the whole population")
-
-    monkeypatch.setattr(Study, "markers", all_markers)
-    found = {v: [(p["volume_a"], p["volume_b"]) for p in compare(study, [v])[v].record["pairs"]] for v in OF}
-    assert found == {
-        "v1": [],
-        "v2": [("v2", "v5")],
-        "v3": [("v1", "v3")],
-        "v4": [],
-        "v5": [("v2", "v5")],
-        "v6": [("v1", "v6"), ("v3", "v6")],
-    }
-    (pair,) = compare(study, ["v3", "v4"])["v3"].record["pairs"]
-    assert pair["contents"] == ["images of v1", "images of v3"]
-    assert pair["n_inliers"] >= duplicates.MIN_INLIERS
+@pytest.mark.parametrize(("volumes_of_task", "n_shares"), [(6, 1), (1, 5), (2, 3)])
+def test_people_under_two_pseudonyms_are_found_however_the_search_is_cut(
+    study: Study, volumes_of_task: int, n_shares: int
+):
+    meeting.prepare(study, PATIENTS)
+    search = meeting.Search(len(OF), volumes_of_task, n_shares)
+    for start in search.starts:
+        meeting.write_keys(study, search, start)
+    for share in range(n_shares):
+        meeting.meet(study, search, share)
+    rows = [row for share in range(n_shares) for row in meeting.look(study, search, share)]
+    assert sorted((row["volume_a"], row["volume_b"]) for row in rows) == [("v1", "v3"), ("v3", "v6")]
+    assert min(row["n_inliers"] for row in rows) >= duplicates.MIN_INLIERS
 
 
-@pytest.mark.parametrize(
-    ("n_todo", "n_all", "size"), [(12, 12, 2), (20_000, 20_000, 256), (200_000, 200_000, 40), (3, 10**7, 1), (1, 0, 1)]
-)
-def test_a_task_is_not_longer_in_a_larger_population(n_todo: int, n_all: int, size: int):
-    assert STAGE.volumes_of_task(n_todo, n_all) == size
-    assert size == 1 or size * n_all <= STAGE.batch_pairs
+@pytest.mark.parametrize("n_volumes", [1, 12, 20_000, 10**6])
+def test_no_task_grows_with_the_population(n_volumes: int):
+    search = meeting.Search.of(n_volumes)
+    assert search.starts[-1] < n_volumes <= search.starts[-1] + search.volumes_of_task
+    assert search.volumes_of_task <= meeting.VOLUMES_OF_TASK
+    assert n_volumes / search.n_shares <= meeting.VOLUMES_OF_SHARE
+
+
+def test_keys_are_shared_by_what_looks_and_stands_alike():
+    one, again, other = (set(keys_of(k).tolist()) for k in (_seen("v1"), _seen("v3"), _seen("v4")))
+    assert len(one & again) > 100 * len(one & other)
+    turn = Rotation.from_euler("x", 90, degrees=True).as_matrix().astype(np.float32)
+    lying = _seen("v3")
+    turned = set(keys_of(replace(lying, frame=lying.frame @ turn)).tolist())
+    assert len(one & turned) < len(one & again) / 5
+
+
+def test_shares_of_keys_are_even():
+    keys = np.concatenate([keys_of(person(seed)) for seed in range(20)])
+    sizes = np.bincount(share_of_keys(keys, 7), minlength=7)
+    assert sizes.min() > 0.9 * sizes.mean()
+
+
+def test_who_shares_keys_is_as_defined():
+    rng = np.random.default_rng(2)
+    person_of = np.sort(rng.integers(5, size=12)).astype(np.uint32)
+    rows = np.unique(np.column_stack([rng.integers(30, size=90), rng.integers(12, size=90)]), axis=0)
+    key, volume = rows[:, 0].astype(np.uint64), rows[:, 1].astype(np.uint32)
+    wanted: Counter[tuple[int, int]] = Counter()
+    for value in np.unique(key):
+        for a, b in combinations(np.sort(volume[key == value]).tolist(), 2):
+            wanted[a, b] += person_of[a] != person_of[b]
+    shuffled = rng.permutation(len(key))
+    found = pairs_that_share(key[shuffled], volume[shuffled], person_of)
+    assert {(a, b): n for a, b, n in found.tolist()} == {pair: n for pair, n in wanted.items() if n}
+    assert len(pairs_that_share(key[:0], volume[:0], person_of)) == 0
+
+
+def test_a_key_of_too_many_people_says_nothing():
+    for n in (MAX_PEOPLE, MAX_PEOPLE + 1):
+        volume = np.arange(n, dtype=np.uint32)
+        found = pairs_that_share(np.ones(n, np.uint64), volume, volume)
+        assert len(found) == (n * (n - 1) // 2 if n == MAX_PEOPLE else 0)
 
 
 def test_clear_matches_are_those_of_the_definition():

@@ -54,7 +54,6 @@ def test_a_meter_sees_time_and_the_high_water_of_memory():
     assert usage.seconds > 0 and usage.worker == again.worker != ""
     if usage.peak_mb > 70.0:  # where the system tells
         assert usage.peak_mb > again.peak_mb + 0.9 * filled_mb + 70.0
-    assert Usage("w", 6.0, 3.0, 9.0).shared(3) == Usage("w", 2.0, 1.0, 9.0)
 
 
 def _no_lung() -> None:
@@ -134,14 +133,13 @@ def test_the_page_is_whole_in_itself_and_always_the_same():
 
 
 def _measured(study: Study) -> Study:
-    for stage, n in (("ingest", 4), ("duplicates", 4), ("normalize", 4), ("extract", 3)):
+    for stage, n in (("ingest", 4), ("normalize", 4), ("extract", 3)):
         for i in range(n):
             study.publish(stage, "m", Made({}), f"v{i}")
     study.publish("topics", "m", Made({}))
     events = EventLog(study, "run")
     for i in range(4):
         events.add("ingest", Outcome(f"v{i}", usage=Usage("w1", 1.0, 1.0, 300.0)))
-        events.add("duplicates", Outcome(f"v{i}", usage=Usage("w1", 0.1, 0.1, 200.0)))
         events.add("normalize", Outcome(f"v{i}", usage=Usage("w1", 3600.0, 1.0, 1500.0 + i)))
     events.add("normalize", Outcome("v9", error="timeout", usage=Usage("w1", 9999.0, 1.0, 9000.0)))
     for i in range(3):
@@ -161,14 +159,13 @@ def test_an_estimate_scales_what_was_measured(study: Study):
     assert stages["normalize"].peak_mb == 1503.0
     assert stages["extract"].n_parts == 3000
     assert stages["extract"].core_hours == pytest.approx(3000 * 40 / 3600)
-    assert stages["duplicates"].core_hours == pytest.approx(4000 * 0.1 * 1000 / 3600)
     assert stages["topics"].core_hours == pytest.approx(2000 / 3600)
     assert stages["topics"].serial_hours == pytest.approx(3000 / 3600)
     assert stages["ingest"].disk_gb == pytest.approx(4000 * study.markers("ingest").done["v0"].n_bytes / 1e9)
     many = {s.stage: s for s in estimate(study, 4000, 10**6).stages}
     assert many["ingest"].wall_hours == pytest.approx(4000 / WINDOW_PER_S / 3600)
     assert many["topics"].wall_hours == pytest.approx(3000 / 3600)
-    assert "not in it, for no run left events of them: atlas" in found.notes[-1]
+    assert "not in it, for no run left events of them: duplicates, atlas" in found.notes[-1]
 
 
 def test_the_commands_tell_people_and_programs(study: Study, capsys: pytest.CaptureFixture[str]):

@@ -43,7 +43,7 @@ def test_one_more_volume_costs_its_own_parts(finished: Flow, population: Path, t
     assert volume_id not in set(study.read_table("cohort")["volume_id"])
     away.rename(place)
     made = made_by(run(study, None))
-    for stage in ("ingest", "duplicates", "normalize", "extract"):
+    for stage in ("ingest", "normalize", "extract"):
         assert made[stage] - {WHOLE} == {volume_id}, stage
     assert set(made) == {"ingest", "duplicates", "normalize", "extract", "encode", *LEARNT}
     assert _equal(study, whole) == []
@@ -69,6 +69,6 @@ def test_forty_and_one_registered(tmp_path: Path):
         assert len(flow.passing("ingest")) == 40
         away.rename(place)
         made = made_by(run(study, client))
-    for stage in ("ingest", "duplicates", "normalize", "extract"):
+    for stage in ("ingest", "normalize", "extract"):
         assert made[stage] - {WHOLE} == {volume_id}, stage
     assert _equal(study, whole) == []

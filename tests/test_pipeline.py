@@ -23,10 +23,12 @@ from popclust.cli import main
 from popclust.dataflow.client import connect
 from popclust.dataflow.failure import BAD_INPUT, DONE, QUARANTINED, STOPPED
 from popclust.dataflow.flow import Flow
+from popclust.dataflow.meeting import stored_keypoints
 from popclust.dataflow.pipeline import run
 from popclust.dataflow.progress import snapshot
 from popclust.normalization.atlas import Atlas
 from popclust.parts import WHOLE
+from popclust.population.duplicates import find_duplicates
 from popclust.settings import ComputeSettings
 from popclust.study import Study
 
@@ -72,10 +74,8 @@ def test_a_person_under_two_pseudonyms_is_recognised(finished: Flow):
     included = cohort[cohort["included"]].set_index("volume_id")["patient_id"]
     visits = {tuple(sorted(rows.index)) for _, rows in included.groupby(included) if len(rows) > 1}
     assert visits, "somebody comes twice in the simulated population"
-    # what was looked for, before those who are known to be one patient are left out
-    records = study.records("duplicates", included.index)
-    found = {(p["volume_a"], p["volume_b"]) for r in records.values() for p in r["pairs"]}
-    assert found == visits
+    found = find_duplicates({v: stored_keypoints(study, v) for v in included.index})
+    assert {(pair.volume_a, pair.volume_b) for pair in found} == visits  # whom the stage leaves out, being one patient
     assert study.read_table("duplicates").empty
 
 

@@ -144,7 +144,7 @@ def test_the_time_between_stages_is_no_stage_s(study: Study):
 def test_a_status_has_totals(study: Study):
     with hold(study), _progress(study) as followed:
         followed.start("ingest", 4, 4)
-        followed.start("duplicates", 4, 1)
+        followed.start("normalize", 4, 1)
         followed.advance(Outcome("v1"))
         followed._write("running")
         state = snapshot(study)

@@ -22,8 +22,6 @@ GROWTH = {"atlas": CONSTANT, "freeze": CONSTANT}
 """Stages whose work over the population does not grow linearly."""
 SAMPLED = "vocabulary"
 """Its tasks that are named by volumes look at a sample, of as many volumes as ever."""
-PAIRS = "duplicates"
-"""Its part of a volume looks at every other volume: the cost of one part grows with their number."""
 WINDOW_PER_S = 500.0
 """Tasks per second that one launcher is taken to hand out; an assumption: benchmarks/scale.py measures a machine's."""
 _MATRIX_BYTES = 16
@@ -104,8 +102,8 @@ class Estimate:
 def estimate(study: Study, n_volumes: int, n_workers: int) -> Estimate:
     """Scale up what a study's parts have taken.
 
-    A stage's parts are as many for each volume as in the study, and take as long each (that of `duplicates` looks at
-    all others, so it takes longer with their number). Work over the population grows with the volumes. A stage's wall
+    A stage's parts are as many for each volume as in the study, and take as long each. Work over the population grows
+    with the volumes. A stage's wall
     time is its core time over the workers, not less than the launcher needs for so many tasks or the longest task over
     the population, and what the launcher does alone.
 
@@ -132,7 +130,7 @@ def estimate(study: Study, n_volumes: int, n_workers: int) -> Estimate:
     n_words = words.n_words_haralick + words.n_words_micro_sift + words.n_words_macro_sift
     notes = [
         f"from {n_known} volumes of this study, scaled by {grown:,.1f}; parts of volumes as they took, work over the "
-        "population linearly, duplicates by pairs",
+        "population linearly",
         "volumes of another size, a slower disk or a shared store take otherwise: estimate from a sample of your own",
     ]
     if missing:
@@ -150,7 +148,7 @@ def _scaled(study: Study, stage: Stage, events: pd.DataFrame, grown: float, n_wo
     of_volumes = latest[latest["part"].isin(volumes) & ~latest["own"]].drop_duplicates("part", keep="last")
     n_parts = round(len(volumes) * grown)
     each_s = float(of_volumes["seconds"].mean()) if len(of_volumes) else 0.0
-    tasks_s = each_s * (grown if stage.name == PAIRS else 1) * n_parts
+    tasks_s = each_s * n_parts
     factor = grown ** GROWTH.get(stage.name, LINEAR)
     whole = _population(latest[~latest.index.isin(of_volumes.index)], stage.name, factor)
     wall_s = max(tasks_s / n_workers, n_parts / WINDOW_PER_S) + max(whole.core_s / n_workers, whole.longest_s)

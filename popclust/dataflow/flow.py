@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from distributed import Client
@@ -15,13 +14,13 @@ from popclust import storage
 from popclust.dataflow.events import DRIVER, EventLog
 from popclust.dataflow.follower import Follower
 from popclust.dataflow.lease import Lease
-from popclust.dataflow.perform import logged, perform, perform_batch
+from popclust.dataflow.perform import logged, perform
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.runcard import RunCard
 from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import ORDER, stage_named
 from popclust.dataflow.state import Due, State
-from popclust.dataflow.usage import Meter, Usage
+from popclust.dataflow.usage import Meter
 from popclust.dataflow.window import Outcome, Task, run_window, threads_of
 from popclust.dataflow.workers import Ticket
 from popclust.errors import DamagedError, InputError, SurroundingsError
@@ -238,30 +237,9 @@ class Flow:
         return Follower.of(stage_named(name), self.state) if name in self.active else None
 
     def _outcomes_of(self, due: Due, follower: Follower | None) -> Iterator[Outcome]:
-        """Outcomes of single volumes; a batch that failed is tried again volume by volume."""
-        stage = due.stage
-        if stage.batch_task is None:
-            order = self.state.largest_first(due)
-            tasks = (Task(v, (stage.name, due.recipe, v, due.wanted[v])) for v in order)
-            yield from self._window(partial(perform, self.study), tasks, follower.task_after if follower else None)
-            return
-        again: list[str] = []
-        waiting = iter(due.todo)
-        size = stage.volumes_of_task(len(due.todo), len(due.wanted))
-        chunks = iter(lambda: list(islice(waiting, size)), [])
-        batches = {chunk[0]: chunk for chunk in chunks}
-        many = partial(perform_batch, self.study, stage.name, due.recipe)
-        tasks = (Task(k, ({v: due.wanted[v] for v in chunk},)) for k, chunk in batches.items())
-        for outcome in self._window(many, tasks):
-            if outcome.error and outcome.error != "damaged" and len(batches[outcome.key]) > 1:
-                again += batches[outcome.key]
-            elif outcome.error:
-                yield outcome
-            else:
-                yield from (Outcome(v, value=done) for v, done in outcome.value.items())
-        singly = (Task(v, ({v: due.wanted[v]},)) for v in again)
-        for outcome in self._window(many, singly):
-            yield outcome if outcome.error else Outcome(outcome.key, value=outcome.value[outcome.key])
+        order = self.state.largest_first(due)
+        tasks = (Task(v, (due.stage.name, due.recipe, v, due.wanted[v])) for v in order)
+        return self._window(partial(perform, self.study), tasks, follower.task_after if follower else None)
 
     def _do_population(self, stage: Stage, has_bar: bool) -> None:
         if stage.build is None or stage.build_needs is None:
@@ -304,20 +282,9 @@ class Flow:
         after = follow or (lambda outcome: None)
         for outcome in run_window(self.client, self._stage.name, call, tasks, compute=compute, follow=after):
             self._check_lease()
-            self._log(outcome)
+            if self.events is not None:
+                self.events.add(outcome.stage or self._stage.name, outcome)
             yield outcome
-
-    def _log(self, outcome: Outcome) -> None:
-        """Events of one task: one for each part that it made."""
-        if self.events is None:
-            return
-        made = outcome.value if isinstance(outcome.value, dict) and not outcome.error else {}
-        if self._stage.batch_task is None or not made or not all(isinstance(d, Done) for d in made.values()):
-            self.events.add(outcome.stage or self._stage.name, outcome)
-            return
-        shared = (outcome.usage or Usage()).shared(len(made))
-        for volume_id in made:
-            self.events.add(self._stage.name, Outcome(volume_id, attempts=outcome.attempts, usage=shared))
 
     def _withdraw(self, damaged: Sequence[DamagedError]) -> None:
         """Nothing damaged is served as true, nor does a volume pay for it.

@@ -115,12 +115,6 @@ def _remove_parts(study: Study, volumes: Sequence[str]) -> None:
             study.remove("records", name, f"{volume_id}.json")
         quarantine.release(volume_id)
     quarantine.write()
-    # Of pairs with other volumes each side may hold the record; those are looked for anew.
-    others = [v for v in study.markers("duplicates").done if v != WHOLE]
-    for volume_id, record in study.records("duplicates", others).items():
-        if any({pair["volume_a"], pair["volume_b"]} & set(volumes) for pair in record["pairs"]):
-            study.begin("duplicates", volume_id, ())
-            study.remove("records", "duplicates", f"{volume_id}.json")
 
 
 def _remove_mentions(study: Study, pseudonyms: Sequence[str], series: Sequence[str]) -> None:

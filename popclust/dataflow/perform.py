@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,6 @@ def perform(study: Study, stage_name: str, recipe: str, volume_id: str, marker: 
     study.begin(stage_name, volume_id, files)
     made = stage.task(study, volume_id)
     return study.publish(stage_name, marker, made, volume_id, recipe=recipe, files=files)
-
-
-def perform_batch(study: Study, stage_name: str, recipe: str, markers: Mapping[str, str]) -> dict[str, Done]:
-    """Make the parts of several volumes and publish them."""
-    stage = stage_named(stage_name)
-    if stage.batch_task is None:
-        raise TypeError(f"stage {stage_name} has no task for several volumes")
-    for volume_id in markers:
-        study.begin(stage_name, volume_id, stage.files_of(volume_id))
-    made = stage.batch_task(study, list(markers))
-    return {
-        v: study.publish(stage_name, marker, made[v], v, recipe=recipe, files=stage.files_of(v))
-        for v, marker in markers.items()
-    }
 
 
 def _check_read(study: Study, stage: Stage, volume_id: str) -> None:

@@ -15,8 +15,6 @@ from popclust.parts import Made
 from popclust.settings import Settings
 from popclust.study import Study
 
-_MIN_BATCHES = 8
-
 
 class Known(Protocol):
     """What is known of the study when a stage says which parts should exist: in a run, or while one is planned."""
@@ -102,12 +100,6 @@ class Stage:
     """Volumes whose part cannot be made now, each with the reason: what is there of them stays."""
     task: Callable[[Study, str], Made] | None = None
     """Makes one volume's part."""
-    batch_task: Callable[[Study, Sequence[str]], Mapping[str, Made]] | None = None
-    """Makes the parts of several volumes at once, where much is read for each; in place of `task`."""
-    batch_size: int = 1
-    """Volumes of such a task at most."""
-    batch_pairs: int = 0
-    """Pairs of volumes that such a task looks at, where it compares its own with all others; 0: it does not."""
     files: tuple[str, ...] = ()
     """Files and folders of a volume's part, with ``{volume_id}``."""
 
@@ -130,11 +122,6 @@ class Stage:
     """Which volumes would be admitted under the present settings, from the records that they left; for a plan."""
     say: Callable[[Mapping[str, Any], Callable[..., None]], None] | None = None
     """Says to a person what the record of the population's part tells."""
-
-    def volumes_of_task(self, n_todo: int, n_all: int) -> int:
-        """How many volumes a `batch_task` is given: a few volumes too are spread over the workers."""
-        size = min(self.batch_size, -(-n_todo // _MIN_BATCHES))
-        return max(1, min(size, self.batch_pairs // max(1, n_all))) if self.batch_pairs else size
 
     @property
     def is_per_volume(self) -> bool:

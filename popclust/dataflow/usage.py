@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 _WORKER = f"w{secrets.token_hex(4)}"
@@ -26,10 +26,6 @@ class Usage:
     """Processor time of the worker's thread and of its child."""
     peak_mb: float = 0.0
     """Largest resident size of the worker, and of its child beside it, in MB; 0 where the system does not tell."""
-
-    def shared(self, n: int) -> Usage:
-        """One part's share of a task that made `n`."""
-        return replace(self, seconds=self.seconds / n, cpu_seconds=self.cpu_seconds / n)
 
 
 class Meter:

@@ -2,14 +2,14 @@
 
 Bodies differ in where things lie, not in what lies there: a bent body has the same descriptors elsewhere. So what
 counts is how many keypoints one rigid map takes onto each other, frames included. Whether two volumes show one person
-depends on these two alone: a population that grows compares only what is new, and finds what a search over all would.
+depends on these two alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,13 @@ from scipy.sparse.csgraph import connected_components
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.volume import Volume
 from popclust.normalization.keypoint_alignment import Matches, fit_rigid, match_keypoints
+from popclust.population.duplicate_keys import MIN_SHARED, keys_of, pairs_that_share
 from popclust.settings import SiftSettings
 
 IDENTIFYING = SiftSettings(spacing_mm=3.0, max_locations=200)
 """Coarse and few: enough to know a person again, and small to keep for every volume."""
 N_STRONGEST = 300
-"""Rows of each volume that are compared with every other's."""
+"""Rows of each volume that have keys, and that are compared first."""
 MAX_RATIO = 0.9
 """A clear match: nothing elsewhere in the other volume comes nearer than the match's distance over this, either way."""
 VOTE_TURN_DEG, VOTE_SHIFT_MM = 20.0, 20.0
@@ -37,8 +38,8 @@ TOLERANCE_MM, TOLERANCE_DEG = 6.0, 10.0
 spine and the ribs less."""
 MIN_INLIERS = 18
 """Locations that must agree on one rigid map: two people reached 14, one person had 22 (docs/sift3d.md)."""
-BLOCK = 500
-"""New volumes that are held in memory (60 KB each) while the others pass by."""
+N_HELD = 500
+"""Volumes that are held in memory (60 KB each) while pairs are looked at."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class DuplicatePair:
 
 @dataclass(frozen=True)
 class _OfSign:
-    """Rows of one contrast sign, ready to be compared with hundreds of thousands of volumes."""
+    """Rows of one contrast sign, ready to be compared with many volumes."""
 
     rows: NDArray[np.int64]
     """(n,) which of the volume's rows."""
@@ -88,34 +89,50 @@ def identifying_keypoints(volume: Volume) -> Keypoints:
     return detect_keypoints(volume, IDENTIFYING)
 
 
-def find_duplicates(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> list[DuplicatePair]:
-    """Pairs of volumes of one person, among new volumes and between new and known ones.
+def find_duplicates(keypoints: Mapping[str, Keypoints]) -> list[DuplicatePair]:
+    """Pairs of volumes that show one person.
 
-    Each pair is judged by itself, so batches in any order give together the pairs of one search over all. A pair takes
-    about 0.6 ms on one core (beside the reading of the known ones, 8 ms each, once per `BLOCK` new ones) and 0.04 s
-    more where it is looked at closely. Memory does not grow with either mapping.
+    Only volumes that share keys (`duplicate_keys`) are compared: the work grows with the volumes, not with their pairs.
 
     Parameters
     ----------
-    new : mapping of str to Keypoints
-        volume_id -> its keypoints from `identifying_keypoints`, the strongest first; it may read them when asked.
-    known : mapping of str to Keypoints
-        The same of volumes that are not compared with each other; those that are in `new` too are left out.
+    keypoints : mapping of str to Keypoints
+        volume_id -> its keypoints from `identifying_keypoints`, the strongest first.
 
     Returns
     -------
     list of DuplicatePair
         Sorted by their names. Two reconstructions of one acquisition are such a pair too.
     """
-    pairs = []
-    for one, other in _to_compare(new, known):
-        a, b = (one, other) if one.name < other.name else (other, one)
-        n_votes = _votes(a, b)
+    names = sorted(keypoints)
+    keys = [identifying_keys(keypoints[name]) for name in names]
+    number = np.arange(len(names), dtype=np.uint32)
+    volume = np.repeat(number, [len(k) for k in keys])
+    met = pairs_that_share(np.concatenate([np.zeros(0, np.uint64), *keys]), volume, number)
+    close = met[met["n_shared"] >= MIN_SHARED]
+    pairs = [(names[a], names[b]) for a, b in zip(close["first"], close["second"], strict=True)]
+    return look_closely(pairs, keypoints.__getitem__)
+
+
+def identifying_keys(keypoints: Keypoints) -> NDArray[np.uint64]:
+    """The keys by which a volume may meet others of the same person."""
+    return keys_of(_strongest(keypoints))
+
+
+def look_closely(pairs: Iterable[tuple[str, str]], read: Callable[[str], Keypoints]) -> list[DuplicatePair]:
+    """Those of some pairs of volumes that show one person, sorted by their names; `read` gives a volume's keypoints.
+
+    Each pair is judged by itself: about 0.6 ms on one core, 0.04 s where it is looked at closely, beside the reading.
+    """
+    hold = lru_cache(maxsize=N_HELD)(lambda name: _hold(name, read(name)))
+    found = []
+    for a, b in sorted({(min(pair), max(pair)) for pair in pairs}):
+        n_votes = _votes(hold(a), hold(b))
         if n_votes >= MIN_VOTES:
-            pair = _looked_at(a, b, n_votes)
+            pair = _looked_at(hold(a), hold(b), n_votes)
             if pair.n_inliers >= MIN_INLIERS:
-                pairs.append(pair)
-    return sorted(pairs, key=lambda p: (p.volume_a, p.volume_b))
+                found.append(pair)
+    return found
 
 
 def one_id_per_person(patient_of_volume: pd.Series, pairs: pd.DataFrame) -> pd.Series:
@@ -143,21 +160,12 @@ def one_id_per_person(patient_of_volume: pd.Series, pairs: pd.DataFrame) -> pd.S
     return pd.Series(ids[first[person[code]]], index=patient_of_volume.index, name="same_person_as")
 
 
-def _to_compare(new: Mapping[str, Keypoints], known: Mapping[str, Keypoints]) -> Iterator[tuple[_Held, _Held]]:
-    """Every pair once; what lies outside the block of new volumes is read once per block."""
-    names, others = sorted(new), sorted(set(known).difference(new))
-    for start in range(0, len(names), BLOCK):
-        block = [_hold(name, new[name]) for name in names[start : start + BLOCK]]
-        yield from combinations(block, 2)
-        for source, rest in ((new, names[start + BLOCK :]), (known, others)):
-            for name in rest:
-                passing = _hold(name, source[name])
-                for one in block:
-                    yield one, passing
+def _strongest(keypoints: Keypoints) -> Keypoints:
+    return keypoints.take(np.arange(min(N_STRONGEST, len(keypoints))))
 
 
 def _hold(name: str, keypoints: Keypoints) -> _Held:
-    strongest = keypoints.take(np.arange(min(N_STRONGEST, len(keypoints))))
+    strongest = _strongest(keypoints)
     place = np.column_stack([strongest.position_mm, strongest.scale_mm])
     location = np.unique(place, axis=0, return_inverse=True)[1].ravel()
     darker, brighter = (_of_sign(strongest, location, sign) for sign in (-1, 1))
