@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,19 +40,27 @@ def study(tmp_path: Path) -> Study:
     return made
 
 
+def _found(study: Study, search: meeting.Search) -> list[dict[str, Any]]:
+    for start in search.starts:
+        meeting.write_keys(study, search, start)
+    for share in range(search.n_shares):
+        meeting.meet(study, search, share)
+    return [row for share in range(search.n_shares) for row in meeting.look(study, search, share)]
+
+
 @pytest.mark.parametrize(("volumes_of_task", "n_shares"), [(6, 1), (1, 5), (2, 3)])
 def test_people_under_two_pseudonyms_are_found_however_the_search_is_cut(
     study: Study, volumes_of_task: int, n_shares: int
 ):
     meeting.prepare(study, PATIENTS)
-    search = meeting.Search(len(OF), volumes_of_task, n_shares)
-    for start in search.starts:
-        meeting.write_keys(study, search, start)
-    for share in range(n_shares):
-        meeting.meet(study, search, share)
-    rows = [row for share in range(n_shares) for row in meeting.look(study, search, share)]
+    rows = _found(study, meeting.Search(len(OF), volumes_of_task, n_shares))
     assert sorted((row["volume_a"], row["volume_b"]) for row in rows) == [("v1", "v3"), ("v3", "v6")]
     assert min(row["n_inliers"] for row in rows) >= duplicates.MIN_INLIERS
+
+
+@pytest.mark.parametrize("volumes", [["v1"], ["v1", "v2"], ["v1", "v6"]])
+def test_nobody_is_found_among_one_or_strangers(study: Study, volumes: list[str]):
+    assert _found(study, meeting.prepare(study, {v: PATIENTS[v] for v in volumes})) == []
 
 
 @pytest.mark.parametrize("n_volumes", [1, 12, 20_000, 10**6])

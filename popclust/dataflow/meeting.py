@@ -26,10 +26,10 @@ from popclust.study import Study
 
 FOLDER = "duplicates"
 """Where keys and pairs lie while they are wanted."""
-VOLUMES_OF_TASK = 1024
-"""Volumes whose keys one task sorts: 150 MB."""
-VOLUMES_OF_SHARE = 1000
-"""Volumes for each share of the keys: what all have there are some 12 million keys, 150 MB."""
+VOLUMES_OF_TASK = 512
+"""Volumes whose keys one task sorts: 75 MB."""
+VOLUMES_OF_SHARE = 500
+"""Volumes for each share of the keys: what all have there are some 6 million keys, 75 MB."""
 _MIN_TASKS = 8
 _KEY = np.dtype([("key", "<u8"), ("volume", "<u4")])
 
@@ -70,10 +70,11 @@ def write_keys(study: Study, search: Search, start: int) -> None:
     names = _volumes(study)["volume_id"].iloc[start : start + search.volumes_of_task]
     with threadpool_limits(1):
         keys = [identifying_keys(stored_keypoints(study, name)) for name in names]
-    rows = np.empty(sum(map(len, keys)), _KEY)
-    rows["key"] = np.concatenate(keys)
-    rows["volume"] = np.repeat(np.arange(start, start + len(names)), [len(k) for k in keys])
-    rows.sort(order="key")
+    volume = np.repeat(np.arange(start, start + len(names), dtype=np.uint32), [len(k) for k in keys])
+    key = np.concatenate(keys)
+    order = np.argsort(key, kind="stable")
+    rows = np.empty(len(key), _KEY)
+    rows["key"], rows["volume"] = key[order], volume[order]
     for share, part in _parts(rows, share_of_keys(rows["key"], search.n_shares)):
         study.write_bytes(part.tobytes(), FOLDER, "keys", f"{share}", f"{start}")
 
@@ -109,9 +110,8 @@ def _volumes(study: Study) -> pd.DataFrame:
 
 def _parts(rows: NDArray[np.void], share: NDArray[np.integer]) -> Iterator[tuple[int, NDArray[np.void]]]:
     """Rows by the share they fall to; shares rise."""
-    starts = np.flatnonzero(np.diff(share, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        yield int(share[start]), rows[start:stop]
+    found, starts = np.unique(share, return_index=True)
+    yield from zip(found.tolist(), np.split(rows, starts[1:]), strict=False)  # of no rows there is one part
 
 
 def _read(study: Study, kind: np.dtype[np.void], *place: object) -> NDArray[np.void]:
