@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from popclust.dataflow.learning import fit_of_groups, minibatch_centres
 from popclust.population.clustering import exact_kmeans, group_by_centres
-from popclust.settings import ClusterSettings
+from popclust.population.vocabulary import learn_vocabulary
+from popclust.settings import ClusterSettings, VocabularySettings
 
 
 def compositions(n: int, n_kinds: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -56,3 +58,11 @@ def test_few_volumes_are_grouped_exactly_and_many_by_mini_batches():
     settings = ClusterSettings(exact_limit=100)
     assert fit_of_groups(settings, 100) is exact_kmeans
     assert fit_of_groups(settings, 101) is minibatch_centres
+
+
+def test_features_of_a_kind_without_words_are_of_none():
+    features, positions_mm = np.ones((5, 4), np.float32), np.zeros((5, 3), np.float32)
+    known = learn_vocabulary("haralick", features + np.arange(5)[:, None], positions_mm, VocabularySettings())
+    without = replace(known, centres=known.centres[:0])
+    assert len(without.nearest(features, positions_mm).word) == 0
+    assert without.counts(features, positions_mm).tolist() == []

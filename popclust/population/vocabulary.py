@@ -122,7 +122,9 @@ class Vocabulary:
     """(word, d + 3) centres."""
 
     def nearest(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> Nearest:
-        """The nearest word of each feature, the lower index on ties, and how far it is."""
+        """The nearest word of each feature, the lower index on ties, and how far it is; nothing if no words are."""
+        if len(self.centres) == 0:  # nobody of the population had such features
+            features, positions_mm = features[:0], positions_mm[:0]
         word = np.empty(len(features), dtype=np.intp)
         squared = np.empty(len(features), dtype=np.float32)
         n_words, width = self.centres.shape

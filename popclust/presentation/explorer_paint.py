@@ -18,7 +18,7 @@ from popclust.population.vocabulary import VOCABULARIES
 from popclust.presentation.profiles import VOCABULARY_TITLES
 from popclust.presentation.style import GROUP_COLOURS
 from popclust.presentation.view import read_store
-from popclust.presentation.word_pictures import feature_rows, nearest_words, read_vocabularies, topic_of_word
+from popclust.presentation.word_pictures import feature_rows, read_vocabularies, topic_of_word
 from popclust.study import Study
 
 NOTHING, STRONGEST = "", "topics"
@@ -139,8 +139,8 @@ class Painter:
         words, places = [np.zeros(0, np.intp)], [np.zeros((0, 3))]
         for name in VOCABULARIES:
             features, positions = rows[name]
-            if len(features):
-                words.append(self._words[name][0] + nearest_words(self._vocabularies[name], features, positions)[0])
+            if len(features) and len(self._words[name]):
+                words.append(self._words[name][0] + self._vocabularies[name].nearest(features, positions).word)
                 places.append(np.asarray(positions, np.float64))
         to_volume = load_field(study.open_group("normalized", f"{volume_id}.zarr"), "to_volume")
         word = np.concatenate(words)

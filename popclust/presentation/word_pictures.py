@@ -98,18 +98,19 @@ def look_at_words(study: Study, volume_ids: Iterable[str], topics: xr.Dataset) -
     for volume_id in sampled:
         group = study.open_group("features", f"{volume_id}.zarr")
         for name, (features, positions) in feature_rows(group, study.settings.sift.micro_macro_mm).items():
-            if len(features) == 0:
+            own_words = np.flatnonzero(vocabulary_of_word == name)
+            if len(features) == 0 or len(own_words) == 0:
                 continue
-            first = int(np.flatnonzero(vocabulary_of_word == name)[0])
-            word, distance = nearest_words(words[name], features, positions)
+            first = int(own_words[0])
+            near = words[name].nearest(features, positions)
             cell = parts.cell_of(positions)
-            np.add.at(cells, (word + first, cell), 1.0)
+            np.add.at(cells, (near.word + first, cell), 1.0)
             weight = masses[name] / len(features)
             for topic, of_word in enumerate(posterior[:, first:]):
-                mass[topic] += weight * np.bincount(cell, of_word[word], minlength=mass.shape[1])
-            for own, row in nearest_rows(word, distance).items():
+                mass[topic] += weight * np.bincount(cell, of_word[near.word], minlength=mass.shape[1])
+            for own, row in nearest_rows(near.word, near.distance).items():
                 z, y, x = (float(p) for p in positions[row])
-                found[own + first].append(Place(volume_id, (z, y, x), float(distance[row])))
+                found[own + first].append(Place(volume_id, (z, y, x), float(near.distance[row])))
     counts = cells.sum(axis=1)
     of_vocabulary = {v: cells[vocabulary_of_word == v].sum(axis=0) for v in VOCABULARIES}
     return WordsSeen(
@@ -144,16 +145,7 @@ def telling_words(word_of_topic: NDArray[np.float64], share: NDArray[np.float64]
     return np.argsort(-score, axis=1, kind="stable")[:, :n_words]
 
 
-def nearest_words(
-    vocabulary: Vocabulary, features: NDArray[np.floating], positions_mm: NDArray[np.floating]
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The word (n,) of each feature, and the distance (n,) to its centre."""
-    word = vocabulary.words(features, positions_mm)
-    off = vocabulary.scaling.apply(features, positions_mm) - vocabulary.centres[word]
-    return word, np.sqrt(np.einsum("nd,nd->n", off, off, dtype=np.float64))
-
-
-def nearest_rows(word: NDArray[np.intp], distance: NDArray[np.float64]) -> dict[int, int]:
+def nearest_rows(word: NDArray[np.intp], distance: NDArray[np.floating]) -> dict[int, int]:
     """Of every word that occurs, the row nearest its centre, the first on ties.
 
     >>> nearest_rows(np.array([4, 2, 4]), np.array([0.5, 0.1, 0.2]))
