@@ -103,3 +103,17 @@ def test_every_transfer_syntax(extracted) -> None:
 
 def _slice(path: Path) -> NDArray[np.int16]:
     return read_stack(scan_headers([str(path)]))[0]
+
+
+@pytest.mark.parametrize("syntax", ["51", "53", "55"])
+def test_an_element_of_another_kind_does_not_end_the_process(extracted, tmp_path: Path, syntax: str) -> None:
+    """What gdcm alone decodes it is given without the elements that it would stumble over."""
+    wanted = f"1.2.840.10008.1.2.4.{syntax}"
+    for path in (extracted("one_slice_all_ts") / "one_slice_all_ts").glob("CTImage*"):
+        ds = pydicom.dcmread(path)
+        if ds.file_meta.TransferSyntaxUID == wanted:
+            break
+    before = _slice(path)
+    ds.add_new("RescaleIntercept", "LT", str(ds.RescaleIntercept))
+    ds.save_as(tmp_path / "changed.dcm")
+    assert np.array_equal(_slice(tmp_path / "changed.dcm"), before)

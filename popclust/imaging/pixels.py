@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
 from popclust.errors import VolumeError
 from popclust.imaging.bits import Declared, settled
 from popclust.imaging.elements import functional_group, numbers_of, values_of
 from popclust.imaging.headers import FileHeader, without_warnings
 from popclust.imaging.padding import padding_of
-from popclust.imaging.places import is_of_the_place, local_copy, open_image
+from popclust.imaging.places import is_of_the_place, open_image
 from popclust.imaging.streams import stream_of
 from popclust.imaging.volume import AIR_HU
 from popclust.imaging.wholeness import check_rescale, check_whole, is_blank_in_part
@@ -26,8 +27,16 @@ _MAX_VOXELS = 2**31
 """More are a corrupt header: 8,000 slices of 512 x 512 are fewer."""
 # Lossy JPEG of 12 bits: extended sequential, and the retired spectral selection and full progression.
 _BEYOND_PYDICOM = frozenset(f"1.2.840.10008.1.2.4.{process}" for process in (51, 53, 55))
-
-
+_NUMBERS = (
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 _USUAL = {
     "SamplesPerPixel": 1,
     "PhotometricInterpretation": "MONOCHROME2",
@@ -170,7 +179,7 @@ def _decoded(path: str) -> tuple[Dataset, NDArray[np.int64], NDArray | None]:
         else:
             stream = None
             _check_length(dataset)
-        raw = _raw_values(dataset, syntax, path)
+        raw = _raw_values(dataset, syntax)
     bits = int(dataset.get("BitsStored") or 0)
     declared = Declared(
         bits=bits,
@@ -206,7 +215,7 @@ def _check_length(dataset: Dataset) -> None:
         raise ValueError("pixel data of another length than the header says")
 
 
-def _raw_values(dataset: Dataset, syntax: pydicom.uid.UID, path: str) -> NDArray:
+def _raw_values(dataset: Dataset, syntax: pydicom.uid.UID) -> NDArray:
     if not syntax.is_encapsulated:
         # As they are: pydicom would clear the bits above BitsStored.
         order = ">" if syntax == pydicom.uid.ExplicitVRBigEndian else "<"
@@ -215,21 +224,22 @@ def _raw_values(dataset: Dataset, syntax: pydicom.uid.UID, path: str) -> NDArray
         values = values[: n_frames * size[0] * size[1]]
         return values.reshape(size if n_frames == 1 else (n_frames, *size))
     if syntax in _BEYOND_PYDICOM:
-        return _gdcm_values(path, dataset)
+        return _gdcm_values(dataset)
     # One decoder for one syntax, whatever else is installed: lossy JPEG differs between decoders by a grey level.
     plugin = "pydicom" if syntax == RLELossless else "gdcm"
     dataset.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=False)
     return np.asarray(dataset.pixel_array)
 
 
-def _gdcm_values(path: str, dataset: Dataset) -> NDArray:
+def _gdcm_values(dataset: Dataset) -> NDArray:
     import gdcm
 
     for switch in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
         switch()  # it prints names of files
     reader = gdcm.ImageReader()
-    with local_copy(path) as near:
-        reader.SetFileName(near)
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as near:
+        _pixels_alone(dataset).save_as(near.name)
+        reader.SetFileName(near.name)
         if not reader.Read():
             raise ValueError("gdcm cannot read the file")
     image = reader.GetImage()
@@ -240,6 +250,21 @@ def _gdcm_values(path: str, dataset: Dataset) -> NDArray:
     buffer = image.GetBuffer().encode("utf-8", errors="surrogateescape")
     values = np.frombuffer(buffer, dtype=np.dtype(f"{'i' if signed else 'u'}{n_bytes}"))
     return values.reshape(-1, dataset.Rows, dataset.Columns).squeeze()
+
+
+def _pixels_alone(dataset: Dataset) -> Dataset:
+    """What an image is decoded from and nothing else: gdcm ends the process at other elements of another kind."""
+    out = Dataset()
+    out.file_meta = FileMetaDataset()
+    out.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    out.file_meta.MediaStorageSOPClassUID = out.SOPClassUID = SecondaryCaptureImageStorage
+    out.file_meta.MediaStorageSOPInstanceUID = out.SOPInstanceUID = UID("2.25.1")
+    for keyword in _NUMBERS:
+        if dataset.get(keyword) is not None:
+            setattr(out, keyword, int(dataset[keyword].value))
+    out.PhotometricInterpretation = str(dataset.PhotometricInterpretation)
+    out.PixelData = dataset.PixelData
+    return out
 
 
 def _to_hu(stored: NDArray[np.int64], rescale: tuple[float, float], padding: NDArray | None) -> NDArray[np.int16]:
