@@ -234,6 +234,8 @@ def test_a_click_shows_three_planes_in_any_window(
     number = next(alt for alt in slices(tab) if alt.startswith("axial")).split(" of ")[0]
     tab.drag([(x + width / 2, y + height / 2), (x + width / 2 + 40, y + height / 2)])
     until(lambda: not any(alt.startswith(number + " ") for alt in slices(tab)), "another axial slice")
+    ended = int(float(tab.evaluate(f"{handle}.getAttribute('aria-valuenow')")))  # the picture follows the drag
+    until(lambda: any(alt.startswith(f"axial slice {ended + 1} of") for alt in slices(tab)), "the slice of its end")
     scrolled = slices_that(tab, volume_id)
     assert changed(first, scrolled) == {"axial"}
     choose(tab, "window", "soft tissue")
