@@ -134,14 +134,9 @@ def elements(content: bytearray, rng: Random, others: list[bytes]) -> None:
     content[:] = saved.getvalue()
 
 
+_WORDS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"]
 _READ = [
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "SamplesPerPixel",
+    *_WORDS,
     "NumberOfFrames",
     "PixelSpacing",
     "ImagePositionPatient",
@@ -169,9 +164,6 @@ _READ = [
     "PhotometricInterpretation",
     "SharedFunctionalGroupsSequence",
 ]
-_WORDS = frozenset(
-    ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"]
-)
 _TEXTS = (
     "",
     "0",

@@ -103,9 +103,8 @@ def estimate(study: Study, n_volumes: int, n_workers: int) -> Estimate:
     """Scale up what a study's parts have taken.
 
     A stage's parts are as many for each volume as in the study, and take as long each. Work over the population grows
-    with the volumes. A stage's wall
-    time is its core time over the workers, not less than the launcher needs for so many tasks or the longest task over
-    the population, and what the launcher does alone.
+    with the volumes. A stage's wall time is its core time over the workers, not less than the launcher needs for so
+    many tasks or the longest task over the population, and what the launcher does alone.
 
     Raises
     ------
