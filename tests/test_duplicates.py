@@ -43,7 +43,7 @@ def study(tmp_path: Path) -> Study:
 def _found(study: Study, search: meeting.Search) -> list[dict[str, Any]]:
     for start in search.starts:
         meeting.write_keys(study, search, start)
-    for share in range(search.n_shares):
+    for share in [*range(search.n_shares), *range(search.n_shares)]:  # a task may be done twice
         meeting.meet(study, search, share)
     return [row for share in range(search.n_shares) for row in meeting.look(study, search, share)]
 
