@@ -1,8 +1,8 @@
 """The search for one person twice, in tasks by name: keys of volumes, who meets by them, and a close look at who does.
 
 What a task reads of the population it reads from the study, and what it makes it writes there: keys in shares by their
-value, pairs in shares by their first volume. No task holds more than one share, beside the names of the volumes. Nothing
-is removed before all have ended: a task that was given to another worker may still be at work on the first.
+value, pairs in shares by their first volume. No task holds more than one share, beside the names of the volumes.
+Nothing is removed before all have ended: a task that was given to another worker may still be at work on the first.
 """
 
 from __future__ import annotations
