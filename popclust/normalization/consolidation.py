@@ -47,33 +47,30 @@ def with_consolidation(lung: Volume, within_wall: Volume, volume: Prepared, betw
     Returns
     -------
     Volume
-        `lung` itself where it holds no such piece. Pieces of the grey of fluid are not followed beyond the wall's map:
+        `lung` itself where it holds no such piece. Pieces of the grey of fluid are not followed here:
         `effusion.with_fluid` does that better.
     """
     hu, spacing = volume.image.voxels, np.asarray(lung.spacing_mm)
     tissue = ~volume.lungs.voxels & (hu < AIRLESS_HU[1])
-    airless, solid = _pieces(lung.voxels & tissue & (hu > AIRLESS_HU[0]), hu, spacing)
-    dense = tissue & ~between.voxels
-    if not airless.any():
+    solid = _solid_pieces(lung.voxels & tissue & (hu > AIRLESS_HU[0]), hu, spacing)
+    if not solid.any():
         return lung
-    near = ndimage.distance_transform_edt(~airless, sampling=spacing) <= REACH_MM
-    joined = lung.voxels | (within_wall.voxels & dense & near)
-    if solid.any():
-        beside = ndimage.distance_transform_edt(~solid, sampling=spacing) <= REACH_MM
-        next_to = ndimage.distance_transform_edt(~(joined & beside), sampling=spacing) <= STEP_MM
-        joined |= next_to & beside & dense & (smoothed_within(dense, hu, SMOOTHING_MM / spacing) > 0)
+    dense = tissue & ~between.voxels
+    beside = ndimage.distance_transform_edt(~solid, sampling=spacing) <= REACH_MM
+    joined = lung.voxels | (within_wall.voxels & dense & beside)
+    next_to = ndimage.distance_transform_edt(~(joined & beside), sampling=spacing) <= STEP_MM
+    joined |= next_to & beside & dense & (smoothed_within(dense, hu, SMOOTHING_MM / spacing) > 0)
     return lung.with_values(joined)
 
 
-def _pieces(
+def _solid_pieces(
     mask: NDArray[np.bool_], hu: NDArray[np.float32], spacing_mm: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Large pieces of a mask, and those of them that are denser than fluid in the median."""
+) -> NDArray[np.bool_]:
+    """The large pieces of a mask that are denser than fluid in the median."""
     block = np.ones([max(1, round(OPENING_MM / s)) for s in spacing_mm])
     label, n_pieces = ndimage.label(ndimage.binary_opening(mask, block))
     numbers = np.arange(n_pieces + 1)
     ml = np.bincount(label.ravel(), minlength=n_pieces + 1) * float(np.prod(spacing_mm)) / 1000
-    is_large = (ml >= MIN_ML) & (numbers > 0)
-    is_solid = is_large.copy()
-    is_solid[is_large] = np.asarray(ndimage.median(hu, label, numbers[is_large])) > FLUID_HU[1]
-    return is_large[label], is_solid[label]
+    is_solid = (ml >= MIN_ML) & (numbers > 0)
+    is_solid[is_solid] = np.asarray(ndimage.median(hu, label, numbers[is_solid])) > FLUID_HU[1]
+    return np.asarray(is_solid[label])
