@@ -137,7 +137,7 @@ def learn_words(
         moved = [scaling.standardised(p) for p in pairs]
         scaling = scaling.without(find_nuisance(moved, settings.nuisance_share, settings.seed))
     scaled = scaling.apply(first[:, :width], first[:, width:])
-    n_words = min(getattr(settings, f"n_words_{name}"), len(np.unique(scaled, axis=0)))
+    n_words = _n_distinct(scaled, getattr(settings, f"n_words_{name}"))
     # The last block joins its neighbour: a mini-batch smaller than the number of words cannot start one.
     chunks = _blocks(rows.shape[0], max(settings.block_rows, n_words))
     array = da.from_zarr(rows, chunks=(chunks, rows.shape[1])).map_blocks(_scale, scaling, width, dtype=np.float32)
@@ -227,6 +227,14 @@ def _blocks(n_rows: int, size: int) -> tuple[int, ...]:
     """
     n_blocks = max(1, n_rows // size)
     return (size,) * (n_blocks - 1) + (n_rows - size * (n_blocks - 1),)
+
+
+def _n_distinct(rows: NDArray[np.float32], limit: int) -> int:
+    """How many distinct rows there are, counted no further than the limit: a few rows mostly hold so many."""
+    for some in (rows[: 2 * limit], rows):
+        if (n := len(np.unique(some, axis=0))) >= limit:
+            break
+    return min(n, limit)
 
 
 def _inertia(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> float:

@@ -89,15 +89,17 @@ class FeatureScaling:
 
     def standardised(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Features (..., d) in units of their robust spread, cut at `_LIMIT`."""
-        return np.asarray(np.clip((features - self.centre) / self.spread, -_LIMIT, _LIMIT), dtype=np.float64)
+        return _standardised(features, self.centre, self.spread)
 
     def apply(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.float32]:
         """Rows (n, d + 3) of the space in which words are learnt."""
-        visual = self.standardised(features) / np.sqrt(features.shape[1])
+        visual = self.standardised(features)
+        visual /= np.sqrt(features.shape[1])
         if self.nuisance.n_removed:
             visual = visual @ self.nuisance.projection.T
-        place = np.clip((positions_mm - self.position_centre_mm) / self.position_spread_mm, -_LIMIT, _LIMIT)
-        return np.hstack([visual, self.spatial_weight / np.sqrt(3) * place]).astype(np.float32)
+        place = _standardised(positions_mm, self.position_centre_mm, self.position_spread_mm)
+        place *= self.spatial_weight / np.sqrt(3)
+        return np.concatenate([visual, place], axis=1, dtype=np.float32, casting="same_kind")
 
 
 @dataclass(frozen=True)
@@ -272,3 +274,12 @@ def _positive(values: NDArray[np.float64], instead: NDArray[np.float64]) -> NDAr
     """`values` where they are positive, else `instead`, else 1: a constant feature scales to 0."""
     out = np.where(values > 1e-12, values, instead)
     return np.where(out > 1e-12, out, 1.0)
+
+
+def _standardised(
+    values: NDArray[np.floating], centre: NDArray[np.float64], spread: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """In one new array: every row goes through here, more than once."""
+    out = np.subtract(values, centre, dtype=np.float64)
+    out /= spread
+    return np.clip(out, -_LIMIT, _LIMIT, out=out)
