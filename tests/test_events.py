@@ -168,6 +168,21 @@ def test_an_estimate_scales_what_was_measured(study: Study):
     assert "not in it, for no run left events of them: duplicates, atlas" in found.notes[-1]
 
 
+def test_a_larger_population_has_more_tasks_of_the_search_for_one_person_twice_and_none_that_is_longer(study: Study):
+    _measured(study)
+    study.publish("duplicates", "m", Made({}))
+    events = EventLog(study, "later")
+    for i in range(4):
+        events.add("duplicates", Outcome(f"keys {i}", usage=Usage("w1", 0.5, 0.5, 100.0)))
+    events.add("duplicates", Outcome(WHOLE, usage=Usage(DRIVER, 0.5, 0.1, 0.0)))
+    events.flush()
+    few, many = (next(s for s in estimate(study, n, 1000).stages if s.stage == "duplicates") for n in (4_000, 200_000))
+    assert few.serial_hours == pytest.approx(0.5 * 500 / 3600, rel=0.01)
+    assert many.serial_hours == pytest.approx(0.5 * 512 / 3600, rel=0.01)
+    looks_s = 0.017 * 9e-5 * 200_000**2 / 2
+    assert many.core_hours == pytest.approx((0.5 * 200_000 + looks_s) / 3600, rel=0.01)
+
+
 def test_the_commands_tell_people_and_programs(study: Study, capsys: pytest.CaptureFixture[str]):
     assert main(["estimate", study.url, "--volumes", "10", "--workers", "2", "--json"]) == 2
     assert "no events of run" in json.loads(capsys.readouterr().out)["error"]["message"]

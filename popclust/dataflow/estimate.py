@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
 from popclust.dataflow.events import DRIVER, read_events
+from popclust.dataflow.meeting import Search
 from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import ORDER, stage_named
 from popclust.errors import InputError
@@ -22,6 +23,8 @@ GROWTH = {"atlas": CONSTANT, "freeze": CONSTANT}
 """Stages whose work over the population does not grow linearly."""
 SAMPLED = "vocabulary"
 """Its tasks that are named by volumes look at a sample, of as many volumes as ever."""
+SPREAD = "duplicates"
+"""Its tasks are of so many volumes at most: a larger population has more of them. Pairs grow with its square."""
 WINDOW_PER_S = 500.0
 """Tasks per second that one launcher is taken to hand out; an assumption: benchmarks/scale.py measures a machine's."""
 _MATRIX_BYTES = 16
@@ -120,7 +123,7 @@ def estimate(study: Study, n_volumes: int, n_workers: int) -> Estimate:
     stages, missing = [], []
     for name in ORDER:
         stage = stage_named(name)
-        found = _scaled(study, stage, events[events["stage"] == name], grown, n_workers)
+        found = _scaled(study, stage, events[events["stage"] == name], n_volumes, grown, n_workers)
         if found is None:
             missing.append(name)
         else:
@@ -137,7 +140,9 @@ def estimate(study: Study, n_volumes: int, n_workers: int) -> Estimate:
     return Estimate(n_volumes, n_workers, tuple(stages), n_volumes * n_words * _MATRIX_BYTES / 1e6, tuple(notes))
 
 
-def _scaled(study: Study, stage: Stage, events: pd.DataFrame, grown: float, n_workers: int) -> StageEstimate | None:
+def _scaled(
+    study: Study, stage: Stage, events: pd.DataFrame, n_volumes: int, grown: float, n_workers: int
+) -> StageEstimate | None:
     """One stage, scaled; None where nothing is known of it."""
     if events.empty:
         return None
@@ -150,6 +155,8 @@ def _scaled(study: Study, stage: Stage, events: pd.DataFrame, grown: float, n_wo
     tasks_s = each_s * n_parts
     factor = grown ** GROWTH.get(stage.name, LINEAR)
     whole = _population(latest[~latest.index.isin(of_volumes.index)], stage.name, factor)
+    if stage.name == SPREAD:
+        whole = _spread(whole, round(n_volumes / grown), n_volumes)
     wall_s = max(tasks_s / n_workers, n_parts / WINDOW_PER_S) + max(whole.core_s / n_workers, whole.longest_s)
     return StageEstimate(
         stage=stage.name,
@@ -190,6 +197,15 @@ def _population(events: pd.DataFrame, stage: str, factor: float) -> _Population:
     is_sample = (tasks["part"] != WHOLE) & (stage == SAMPLED)
     seconds = tasks["seconds"] * is_sample.map({True: 1.0, False: factor})
     return _Population(float(seconds.sum()), float(seconds.max()), max(0.0, launcher_s - waited_s) * factor)
+
+
+def _spread(whole: _Population, n_known: int, n_volumes: int) -> _Population:
+    """The same where tasks are cut by a size, and most of the close looks are at pairs that a small study has not."""
+    known, wanted = Search.of(n_known), Search.of(n_volumes)
+    looking_s, longest_look_s = wanted.looking_s
+    each_s = whole.longest_s * n_known / n_volumes / known.volumes_of_largest
+    longest_s = max(each_s * wanted.volumes_of_largest, longest_look_s)
+    return replace(whole, core_s=whole.core_s + looking_s, longest_s=longest_s)
 
 
 def _bytes(done: Mapping[str, Any], volumes: list[str], grown: float, factor: float) -> float:

@@ -31,6 +31,8 @@ VOLUMES_OF_TASK = 512
 """Volumes whose keys one task sorts: 75 MB."""
 VOLUMES_OF_SHARE = 500
 """Volumes for each share of the keys: what all have there are some 6 million keys, 75 MB."""
+READ_S, SHARE_READ = 0.017, 9e-5
+"""Seconds that a close look at a pair takes, and the share of all pairs that meet: as measured, see docs/sift3d.md."""
 _MIN_TASKS = 8
 _KEY = np.dtype([("key", "<u8"), ("volume", "<u4")])
 
@@ -50,6 +52,17 @@ class Search:
         size = min(VOLUMES_OF_TASK, -(-n_volumes // _MIN_TASKS))
         n_shares = min(n_volumes, max(_MIN_TASKS, -(-n_volumes // VOLUMES_OF_SHARE)))
         return cls(n_volumes, max(1, size), n_shares)
+
+    @property
+    def volumes_of_largest(self) -> float:
+        """Volumes that the largest task is about."""
+        return max(self.volumes_of_task, self.n_volumes / max(1, self.n_shares))
+
+    @property
+    def looking_s(self) -> tuple[float, float]:
+        """Seconds of all close looks at pairs of strangers, and of the longest task: its volumes meet all others."""
+        everywhere = READ_S * SHARE_READ * self.n_volumes * (self.n_volumes - 1) / 2
+        return everywhere, 2 * everywhere / max(1, self.n_shares)
 
     @property
     def starts(self) -> range:
