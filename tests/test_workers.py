@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from distributed import Client, LocalCluster
@@ -143,6 +144,22 @@ def test_an_adaptive_cluster_of_nobody_is_asked_for_work(empty: LocalCluster):
     with connect(empty.scheduler_address) as client:
         assert client is not None
         assert [o.value[0] for o in run_window(client, "t", _slowly, [Task("a", (3, 0.0))])] == [9]
+
+
+def test_a_worker_whose_job_has_ended_gets_a_successor(empty: LocalCluster):
+    compute = ComputeSettings(no_worker_s=60.0)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
+        empty.adapt(minimum=0, maximum=1, interval="200ms")
+        with connect(empty.scheduler_address, compute) as client:
+            assert client is not None
+            seen = set()
+            for outcome in run_window(
+                client, "t", _slowly, [Task(str(i), (i, 0.2)) for i in range(30)], compute=compute
+            ):
+                seen.add(outcome.value[1])
+                if len(seen) == 1 and int(outcome.key) == 3:
+                    empty.sync(next(iter(empty.workers.values())).close)
+    assert len(seen) == 2
 
 
 @pytest.mark.full

@@ -33,6 +33,9 @@ from popclust.study import Study
 LEAVE_EARLY_S = 120
 """A worker leaves at least so long before its job's end (a quarter of it, if that is less)."""
 
+GONE_S = 30
+"""A worker that left and was not started again by its nanny for so long is gone: another job may take its place."""
+
 
 def main() -> int:
     """Run the study; returns the exit code."""
@@ -77,7 +80,7 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
     n, amount = arguments.workers_per_job, dask.utils.parse_bytes(arguments.memory)
     dask.config.update(dask.config.config, dask.config.collect([str(folder)]))
     with (
-        dask.config.set(WORKER_CONFIG),
+        dask.config.set({**WORKER_CONFIG, "distributed.deploy.lost-worker-timeout": f"{GONE_S}s"}),
         SLURMCluster(
             cores=n,
             processes=n,

@@ -47,8 +47,12 @@ WORKER_CONFIG = {
         "DASK_LOGGING__DISTRIBUTED": "error",
     },
     "distributed.comm.timeouts.connect": "60s",
+}
+
+_LOCAL_CONFIG = {
     # A nanny starts its worker again however often it dies. Dask looks once, so long after a death, and closes the
     # nanny of a worker that is just then not there; with it goes the last worker, and every task waits for ever.
+    # Not so where workers are jobs: one that has ended must be seen as gone, or no other is started in its place.
     "distributed.deploy.lost-worker-timeout": "365 days",
 }
 
@@ -92,7 +96,12 @@ def connect(scheduler: str = "", compute: ComputeSettings | None = None) -> Iter
                 yield client
             return
         n_workers = compute.n_workers or _n_that_fit(compute)
-        with _local_cluster(n_workers) as cluster, Client(cluster) as client, lost_is_said(client):
+        with (
+            dask.config.set(_LOCAL_CONFIG),
+            _local_cluster(n_workers) as cluster,
+            Client(cluster) as client,
+            lost_is_said(client),
+        ):
             yield client
 
 
