@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from chromium import browser
 from made_study import MadeStudy
@@ -16,8 +18,10 @@ from popclust.errors import InputError
 from popclust.presentation import first_screen, volume_page
 from popclust.presentation import summary_content as content
 from popclust.presentation.banners import banners
+from popclust.presentation.trust import trust_rows
 from popclust.presentation.view import StudyView, read_view
 from popclust.settings import Settings
+from popclust.study import Study
 
 
 def test_banners_are_loud_where_they_must_be(view: StudyView) -> None:
@@ -107,6 +111,18 @@ def test_the_first_sentence_says_what_stands(view: StudyView) -> None:
     assert content.verdict(none).startswith("Nothing stands: none of ")
     nothing = dataclasses.replace(view, associations=view.associations.assign(p_holm=1.0))
     assert content.verdict(nothing).startswith("Nothing stands: none of ")
+
+
+def test_what_could_not_be_asked_is_said(made: MadeStudy, tmp_path: Path) -> None:
+    study = Study.open(str(shutil.copytree(made.study.url, tmp_path / "s")))
+    columns = {"variable": ["scanner", "noise_hu"], "n": 12, "n_levels": 2, "chance": 0.5}
+    asked = {
+        (np.nan, np.nan): "Too few patients of each kind to ask.",
+        (0.75, np.nan): "Balanced accuracy across patients: scanner 0.75 (chance 0.50).",
+    }
+    for accuracy, answer in asked.items():
+        study.write_table("validity/predicted", pd.DataFrame({**columns, "accuracy": accuracy}))
+        assert dict(trust_rows(study))["Do the topics know the scanner?"] == answer
 
 
 # -- one volume ----------------------------------------------------------------------------------------------------

@@ -102,6 +102,20 @@ def test_the_bar_and_the_status_agree_on_the_time_left(study: Study):
     assert (row["total"], row["done"], row["reused"], row["left"], row["percent"]) == (12, 3, 2, 9, 25.0)
 
 
+def test_a_stage_whose_time_was_partly_another_s_has_none_left(study: Study, monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with _progress(study) as run:
+        run.start("normalize", 2, 0)
+        for clock[0] in (30.0, 60.0):
+            run.advance(Outcome("v"))
+        run.start("extract", 2, 0)
+        run.credit("normalize", 2, 0, 50.0)
+        earlier, later = (stage.as_dict() for stage in run.stages)
+    assert (earlier["seconds"], earlier["seconds_left"]) == (10.0, 0.0)
+    assert (later["seconds"], later["seconds_left"]) == (50.0, 0.0)
+
+
 def test_a_part_over_the_population_moves_by_its_tasks(study: Study):
     with _progress(study) as followed:
         followed.start("atlas", 1, 0)

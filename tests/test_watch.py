@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -20,6 +20,7 @@ from chromium import Page, browser
 from distributed import LocalCluster
 from made_study import MadeStudy
 from nbclient import NotebookClient
+from small_study import N_VOLUMES, make_study
 
 import popclust
 from popclust.dataflow.progress import snapshot
@@ -28,6 +29,8 @@ from popclust.errors import InputError
 from popclust.study import Study
 
 _PATIENCE_S = 60.0
+_RUN_S = 600.0
+"""A whole run of twelve small volumes takes a quarter of it where nothing else is at work."""
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "watch_and_explore.ipynb"
 
 
@@ -213,6 +216,7 @@ def keep_picture(page: Page, name: str) -> None:
 
 
 DRAWN = "(document.querySelector('.popclust-watch')?.innerText ?? '')"
+PICTURE = "!!document.querySelector('.jp-OutputArea-output img')?.naturalWidth"
 N_WATCHERS = "document.querySelectorAll('.popclust-watch').length"
 
 
@@ -260,3 +264,77 @@ def test_in_jupyterlab_the_shipped_notebook_draws_while_another_process_runs(
         page.wait_for(f"{DRAWN}.includes('no longer alive')", 60)
         assert page.evaluate(N_WATCHERS) == 1 and page.evaluate(pictures) >= 6
         keep_picture(page, "notebook_killed.png")
+
+
+@contextmanager
+def real_run(study: Study, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`popclust run` with its cluster, in a group of processes of its own, none of which outlives the context."""
+    surroundings = {name: value for name, value in os.environ.items() if name != "DASK_SCHEDULER_ADDRESS"}
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "popclust", "run", study.url]
+        process = subprocess.Popen(command, env=surroundings, start_new_session=True, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+def stage_drawn(stage: str) -> str:
+    """What the picture says of a stage, as an expression: parts done, of, %, kept out, left."""
+    row = f"[...document.querySelectorAll('.popclust-watch tr')].find((r) => r.cells[0].innerText === '{stage}')"
+    return f"[...({row}?.cells ?? [])].slice(2, 7).map((c) => Number(c.innerText))"
+
+
+DRAWS = """import matplotlib.pyplot as plt, time
+study = popclust.Study.open({url!r})
+while not study.names_done("normalize"): time.sleep(0.2)
+name = study.names_done("normalize")[0]
+volume = popclust.read_ome_zarr(study.path("volumes", f"{{name}}.ome.zarr"))
+plt.imshow(volume.voxels[volume.shape[0] // 2], cmap="gray", vmin=-1000, vmax=200)
+plt.title(f"drawn while the run is {{watched.state['state']}}")
+plt.show()
+print("drawn while the run is", watched.state["state"])
+"""
+
+
+@pytest.mark.full
+def test_in_jupyterlab_a_real_run_is_followed_through_its_death_to_the_end_of_the_next(
+    population: Path, tmp_path: Path
+):
+    study = make_study(tmp_path / "s", population, compute={"n_workers": 2})
+    cells = [f"import popclust\nwatched = popclust.watch({study.url!r})", DRAWS.format(url=study.url)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "watching.ipynb")
+    with jupyterlab(folder) as address, browser(1400, 1500) as page:
+        run_notebook(page, address, "watching.ipynb")
+        page.wait_for(f"{DRAWN}.includes('run -: new')", 120)
+        with real_run(study, tmp_path / "first.log") as first:
+            page.wait_for(f"{DRAWN}.includes(': running') && {stage_drawn('ingest')}[1] > 0", _RUN_S)  # the cell waits
+            assert not page.evaluate(PICTURE)
+            page.wait_for(f"{PICTURE} && document.body.innerText.includes('drawn while the run is running')", _RUN_S)
+            page.wait_for(f"{stage_drawn('ingest')}[4] === 0 && {stage_drawn('normalize')}[0] >= 3", _RUN_S)
+            keep_picture(page, "run_running.png")
+            assert first.poll() is None
+            kill_group(first)
+        page.wait_for(f"{DRAWN}.includes('no longer alive')", 60)
+        done, total, *_, left = page.evaluate(stage_drawn("normalize"))
+        assert 3 <= done < total == N_VOLUMES and left == total - done
+        keep_picture(page, "run_killed.png")
+        run_id = snapshot(study)["run_id"]
+        with real_run(study, tmp_path / "second.log") as second:
+            page.wait_for(f"{DRAWN}.includes(': running') && !{DRAWN}.includes('run {run_id}')", 120)
+            page.wait_for(f"{DRAWN}.includes(': ended, 100 %')", _RUN_S)
+            assert second.wait(60) == 0, (tmp_path / "second.log").read_text()
+        reused = {s["stage"]: s["reused"] for s in snapshot(study)["stages"]}
+        assert reused["ingest"] >= N_VOLUMES and 3 <= reused["normalize"] < N_VOLUMES
+        assert page.evaluate(N_WATCHERS) == 1 and page.evaluate(stage_drawn("summarize"))[:2] == [1, 1]
+        keep_picture(page, "run_ended.png")

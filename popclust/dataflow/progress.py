@@ -205,6 +205,7 @@ class Progress:
         for other in self.stages:
             if other.name == earlier:
                 other.seconds = max(0.0, other.seconds - seconds)
+                other.moved_at = min(other.moved_at, other.seconds)  # else it would say that time is left
         self._draw(stage)
 
     def line(self, text: str, style: str = "") -> None:
@@ -251,6 +252,8 @@ def snapshot(study: Study) -> dict[str, Any]:
     active = _active(study) or {"state": "new", "run_id": "", "dashboard": "", "seconds": None, "stages": []}
     if active["state"] == "running" and not is_held(study):
         active["state"] = "killed"
+    if active["state"] in ("killed", "stopped"):
+        active["stages"] = [{**stage, "seconds_left": None} for stage in active["stages"]]
     known = {s["stage"]: s for s in active["stages"]}
     stages = [known.get(name) or _untouched(study, name) for name in ORDER]
     return {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from popclust.presentation.captions import n_of
 from popclust.presentation.profiles import p_text
-from popclust.presentation.summary_content import n_of, selected_p_value
+from popclust.presentation.summary_content import selected_p_value
 from popclust.presentation.view import StudyView
 from popclust.reported import UNSTABLE
 

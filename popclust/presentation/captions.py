@@ -38,3 +38,8 @@ def read_captions(study: Study) -> list[Caption]:
     if not study.exists("figures", "captions.json"):
         return []
     return [Caption(**c) for c in study.read_json("figures", "captions.json")]
+
+
+def n_of(n: int, noun: str) -> str:
+    """A number and its noun, '1 volume' or '2 volumes'."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

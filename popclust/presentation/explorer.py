@@ -18,6 +18,7 @@ from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, Div, TabPanel, Tabs
+from bokeh.models.ui.ui_element import StyledElement
 from bokeh.server.server import Server
 from markupsafe import Markup
 
@@ -53,6 +54,13 @@ p { font: 14px system-ui, sans-serif; color: #5f6873; }
 _TEMPLATE = (resources.files("popclust.presentation") / "explorer.html").read_text("utf-8")
 """The page around the widgets, for the keyboard and for those who hear it."""
 
+_NARROW = """@media (max-width: 760px) {
+  :host { max-width: calc(100vw - 16px) !important; }
+  :host(.bk-Row) { flex-wrap: wrap !important; }
+  :host(.bk-DataTable) { max-width: none !important; }
+  :host(.bk-Legend) .bk-grid { display: flex; flex-wrap: wrap; max-width: calc(100vw - 40px); }
+}"""
+"""On a telephone: one column, and nothing wider than the window; tables scroll within it."""
 _VOLUME, _GROUP, _SELECTION, _COMPARED = 0, 1, 2, 3
 _WIDTH = 712
 """Of what stands beside the map."""
@@ -191,7 +199,10 @@ class Session:
         table = associations_table(self.tests, len(self.explored.volumes))
         below = _tabs({"Associations": table, "Matrix": matrix}, WIDTH)
         left = column(self.map.plot, below)
-        document.add_root(column(controls, self.headline, row(left, self.tabs, styles=_WRAPS)))
+        whole = column(controls, self.headline, row(left, self.tabs, styles=_WRAPS))
+        for part in whole.select({"type": StyledElement}):
+            part.stylesheets = [*part.stylesheets, _NARROW]
+        document.add_root(whole)
 
     def _make_tabs(self) -> Tabs:
         """What is shown of one volume, of a group, of several volumes, of two groupings."""

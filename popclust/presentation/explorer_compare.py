@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from bokeh.layouts import column, row
-from bokeh.models import ColumnDataSource, DataTable, Div, NumberFormatter, Select, TableColumn
+from bokeh.models import Column, ColumnDataSource, Div, NumberFormatter, Select, TableColumn
 from markupsafe import Markup
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
@@ -117,7 +117,7 @@ class Compare:
             self._select(np.flatnonzero(is_there).tolist(), title)
 
 
-def _table(flows: ColumnDataSource) -> DataTable:
+def _table(flows: ColumnDataSource) -> Column:
     percent = NumberFormatter(format="0 %")
     columns = [
         TableColumn(field="first", title="first: group", width=110),
@@ -126,4 +126,4 @@ def _table(flows: ColumnDataSource) -> DataTable:
         TableColumn(field="share_of_first", title="of the first", width=110, formatter=percent),
         TableColumn(field="share_of_second", title="of the second", width=120, formatter=percent),
     ]
-    return table_of(flows, columns, 700, 260)
+    return table_of(flows, columns, 580, 260)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bokeh.layouts import column
 from bokeh.models import (
     Button,
     ColorBar,
+    Column,
     ColumnDataSource,
     CustomJS,
     DataTable,
@@ -35,7 +37,7 @@ from popclust.reported import Grouping
 
 _COLUMNS = (
     ("cluster", "group", 46, True),
-    ("term", "term", 190, True),
+    ("term", "term", 165, True),
     ("mentioned", "mentioned", 76, True),
     ("in_group", "in the group", 80, False),
     ("in_all", "in all", 80, False),
@@ -86,7 +88,7 @@ class MatrixPlot:
         self.cells = cells
         plot = figure(
             width=WIDTH, height=520, x_range=FactorRange(), y_range=FactorRange(), tools="tap,ywheel_zoom,reset",
-            x_axis_location="above", toolbar_location=None, title="terms against groups: click a cell for its patients",
+            x_axis_location="above", toolbar_location=None, title="terms against groups",
         )  # fmt: skip
         colours = LinearColorMapper(palette=_DIVERGING, low=-5, high=5)
         plot.rect(
@@ -96,8 +98,8 @@ class MatrixPlot:
         self._ringed = ColumnDataSource({"group": [], "row": []})
         plot.rect("group", "row", 0.94, 0.9, source=self._ringed, fill_color=None, line_color="#d4006a", line_width=2.5)
         plot.add_layout(
-            ColorBar(color_mapper=colours, title="log2 odds ratio", width=10, label_standoff=4, title_standoff=8),
-            "right",
+            ColorBar(color_mapper=colours, title="log2 odds ratio", height=10, label_standoff=4, title_standoff=8),
+            "below",
         )
         tips = [("term", "@term"), ("group", "@group"), ("with the term", "@V of @R"), ("p", "@p_holm{0.0e}")]
         plot.add_tools(HoverTool(tooltips=tips))
@@ -138,7 +140,7 @@ def _row_names(terms: pd.DataFrame) -> dict[str, str]:
     return dict(zip(terms["term_id"], names, strict=True))
 
 
-def associations_table(tests: ColumnDataSource, n_volumes: int) -> DataTable:
+def associations_table(tests: ColumnDataSource, n_volumes: int) -> Column:
     """Significant associations; a click colours the map by the term."""
     formats = {"p_holm": ScientificFormatter(precision=1, power_limit_low=-1)}
     wider = _WIDER if n_volumes >= 10_000 else {}
@@ -148,24 +150,26 @@ def associations_table(tests: ColumnDataSource, n_volumes: int) -> DataTable:
         )
         for f, t, w, s in _COLUMNS
     ]
-    return table_of(tests, columns, WIDTH, 260)
+    return table_of(tests, columns, WIDTH - 10, 260)
 
 
-def alike_table(alike: ColumnDataSource) -> DataTable:
+def alike_table(alike: ColumnDataSource) -> Column:
     """The volumes most like the one shown; a click goes there."""
     columns = [
         TableColumn(field="volume_id", title="volume", width=170),
         TableColumn(field="group", title="group", width=60),
         TableColumn(field="distance", title="distance", width=80, formatter=NumberFormatter(format="0.000")),
     ]
-    return table_of(alike, columns, 400, 180)
+    return table_of(alike, columns, 330, 180)
 
 
-def table_of(source: ColumnDataSource, columns: list[TableColumn], width: int, height: int) -> DataTable:
-    """A table that shows what its source holds."""
-    table = DataTable(source=source, columns=columns, index_position=None, width=width, height=height)
+def table_of(source: ColumnDataSource, columns: list[TableColumn], width: int, height: int) -> Column:
+    """A table that shows what its source holds; where it is wider than the window, it scrolls."""
+    table = DataTable(
+        source=source, columns=columns, index_position=None, width=width, height=height, autosize_mode="none"
+    )
     source.js_on_change("data", CustomJS(args={"table": table}, code=_RENEW))
-    return table
+    return column(table, styles={"overflow-x": "auto"})
 
 
 def topics_plot(shares: ColumnDataSource) -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from popclust.presentation.acquisition_figure import acquisition_figure
 from popclust.presentation.association_figure import MAX_TERMS, association_figure, frequent_terms
-from popclust.presentation.captions import Caption, Drawn
+from popclust.presentation.captions import Caption, Drawn, n_of
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES, criterion_figure, descriptor_figure
 from popclust.presentation.funnel import Funnel, cohort_funnel, funnel_figure
 from popclust.presentation.maps import (
@@ -283,7 +283,7 @@ def _card_caption(profile: GroupProfile) -> Caption:
         name=f"card_{profile.cluster:02d}",
         title=f"Group {profile.cluster}",
         caption=f"The same scales and terms for every group.{slices}",
-        alt=f"Words, topics, terms and slices of group {profile.cluster}, {profile.n_volumes:,} volumes.",
+        alt=f"Words, topics, terms and slices of group {profile.cluster}, {n_of(profile.n_volumes, 'volume')}.",
     )
 
 
@@ -294,7 +294,7 @@ def _profile_caption(profile: GroupProfile) -> Caption:
         for way in (1, -1)
     )
     shaken = "; unstable: it hardly comes back when all is learnt again" if profile.is_unstable else ""
-    about = f"{profile.n_volumes:,} volumes{shaken}."
+    about = f"{n_of(profile.n_volumes, 'volume')}{shaken}."
     slices = f" Slices: {SLICE_WORDS}." if profile.examples else ""
     return Caption(
         name=f"group_{profile.cluster:02d}",

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from popclust.presentation.association_figure import clipped_log2
+from popclust.presentation.captions import n_of
 from popclust.presentation.profiles import VOCABULARY_COLOURS, VOCABULARY_TITLES, GroupProfile
 from popclust.presentation.slices import mosaic
 from popclust.presentation.style import (
@@ -117,7 +118,7 @@ def side_by_side_figure(cards: Sequence[Card], scales: Scales, alpha: float) -> 
             _draw_terms(axes_at(1.75, below + 0.4, 1.65, 2.2), card.terms, alpha)
             if has_slices:
                 _draw_slices(axes_at(0.1, 0.05, 3.3, 0.84), card.profile)
-            title = f"group {card.profile.cluster}: {card.profile.n_volumes:,} volumes"
+            title = f"group {card.profile.cluster}: {n_of(card.profile.n_volumes, 'volume')}"
             figure.text((left + 0.1) / wide, (high - 0.2) / high, title, weight="bold", fontsize=12, va="center")
     return figure
 

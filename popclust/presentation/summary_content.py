@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from popclust.presentation.captions import n_of
 from popclust.presentation.profiles import odds_ratio_text, over_represented, p_text
 from popclust.presentation.view import StudyView
 from popclust.reported import AGREED, UNSTABLE, with_outcomes
@@ -332,8 +333,3 @@ def readable_variables(names: str) -> str:
     units = ("_mm", "_years", "_hu")
     plain = [next((n.removesuffix(u) for u in units if n.endswith(u)), n) for n in names.split(", ")]
     return ", ".join(n.replace("_", " ") for n in plain)
-
-
-def n_of(n: int, noun: str) -> str:
-    """A number and its noun, '1 volume' or '2 volumes'."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

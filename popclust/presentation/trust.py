@@ -63,6 +63,8 @@ def _confounders(table: pd.DataFrame) -> str:
 
 def _predicted(table: pd.DataFrame) -> str:
     known = table.dropna(subset=["accuracy"])
+    if known.empty:
+        return "Too few patients of each kind to ask."
     rows = [f"{_readable(r.variable)} {r.accuracy:.2f} (chance {r.chance:.2f})" for r in known.itertuples()]
     return f"Balanced accuracy across patients: {', '.join(rows)}."
 
