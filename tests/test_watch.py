@@ -83,6 +83,7 @@ def test_watchers_follow_a_run_through_its_death_and_the_next(study: Study):
         process.send_signal(signal.SIGKILL)
         until(lambda: all(w.state["state"] == "killed" for w in watchers))
         assert "no longer alive: its lease stands still" in repr(watchers[0])
+        assert [s["seconds_left"] for s in watchers[0].state["stages"] if s["left"]] == [None]
     with run_of(study, "second") as process:
         until(lambda: all(w.state["run_id"] == "second" and w.state["state"] == "running" for w in watchers))
         process.stdin.write("\n")

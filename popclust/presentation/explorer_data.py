@@ -16,6 +16,7 @@ from PIL import Image
 from popclust.errors import InputError
 from popclust.population.groupings import StoredGroupings
 from popclust.presentation.acquisition_figure import ACQUISITION, acquisition_values, in_steps
+from popclust.presentation.captions import n_of
 from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES
 from popclust.presentation.figures import map_of_population
 from popclust.presentation.maps import MIN_MAP_VOLUMES, place_beside
@@ -210,9 +211,8 @@ def grouping_html(explored: Explored, grouping: Grouping) -> str:
     if len(rows):
         same = (criterion["descriptor"] == grouping.descriptor) & (criterion["n_clusters"] == grouping.n_clusters)
         mean = criterion.loc[same, "Q"].mean()
-        words += Markup(": Q = {} significant associations; mean over seeds {}").format(
-            int(rows["Q"].iloc[0]), f"{mean:.1f}"
-        )
+        found = n_of(int(rows["Q"].iloc[0]), "significant association")
+        words += Markup(": Q = {}; mean over seeds {}").format(found, f"{mean:.1f}")
     return str(words)
 
 
