@@ -107,6 +107,8 @@ def test_what_is_drawn_is_never_taken_for_markup():
     for tag in ("<script>", "<i>", "<b>"):
         assert tag not in html
     assert 'value="50.0"' in html and ">2</td>" in html  # two parts a minute: one of its own in 30 s
+    fast = {**stage, "done": 1001, "seconds": 30.0}
+    assert ">2,000</td>" in as_html(Seen({**state, "stages": [fast]}, {}, None))
     for said in ("7 kept out of normalize", "2 threads, 3 tasks, 1.0 of 2.0 GiB", "0:30 left of the stage at work"):
         assert said in html and said in text
 

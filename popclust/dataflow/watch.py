@@ -269,7 +269,8 @@ def _row(stage: dict[str, Any]) -> str:
 def _rate(stage: dict[str, Any]) -> str:
     """Parts that this run makes in a minute."""
     made = stage["done"] - stage["reused"]
-    return f"{made / stage['seconds'] * 60:.3g}" if made > 0 and stage["seconds"] else ""
+    rate = made / stage["seconds"] * 60 if made > 0 and stage["seconds"] else 0.0
+    return "" if not rate else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _lines(seen: Seen) -> Iterator[str]:
