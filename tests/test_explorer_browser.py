@@ -32,7 +32,6 @@ from explorer_seen import (
 )
 from explorer_served import (
     LEGEND,
-    NAME_OF,
     PARTS,
     SWATCHES,
     around,
@@ -364,27 +363,3 @@ def test_the_keyboard_reaches_and_operates_what_there_is(
     slices_that(tab, near[0])
     choose(tab, "window", "bone")
     slices_that(tab, f"{near[0]}, bone window")  # one row down, no farther
-
-
-def test_on_a_telephone_all_is_in_one_column_and_nothing_is_wider(study: Study, explored: data.Explored) -> None:
-    kinds = "/^(IMG|INPUT|SELECT|BUTTON|P|TH|TD)$|bk-(Figure|tab|label|Slider)\\b/"
-    seen_at = f"""{PARTS}.filter((n) => {kinds}.test(n.tagName) || {kinds}.test(n.className?.toString?.() ?? ''))
-        .filter((n) => n.checkVisibility({{ visibilityProperty: true }}) && n.getBoundingClientRect().width > 0)
-        .map((n) => [{NAME_OF}(n), n.getBoundingClientRect().left, n.getBoundingClientRect().right])"""
-    with browser(390, 844) as tab, served(study) as (url, _):
-        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
-        open_explorer(tab, url)
-        choose(tab, "colour by", "scanner")
-        tab.wait_for(f"{LEGEND}.length === {explored.volumes['scanner'].nunique()}")
-        click_volume(tab, explored, min(alone(places_of(tab, explored))))
-        for title in ("Matrix", "Volume", "Group", "Selection", "Two groupings"):
-            turn_to(tab, title)
-            if title == "Group":
-                choose(tab, "group", "1")
-                tab.wait_for(in_sight("Group 1"))
-            assert tab.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
-            shown = tab.evaluate(seen_at)
-            assert len(shown) > 20 and [one for one in shown if one[1] < 0 or one[2] > 390] == [], title
-        first, second = (figure_places(tab, title, [(0.5, 0.5)])[0][0] for title in (MAP, SECOND))
-        assert abs(first - second) < 10  # one below the other
-        assert tab.errors == []
