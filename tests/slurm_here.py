@@ -84,6 +84,12 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
+def jobs(environment: dict[str, str]) -> dict[str, str]:
+    """State of every job, those that ended lately among them."""
+    listed = _call(["squeue", "-h", "-t", "all", "-o", "%i %T"], environment)
+    return dict(line.split() for line in listed.splitlines())
+
+
 def _call(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout

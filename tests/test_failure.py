@@ -28,6 +28,7 @@ from popclust.dataflow.failure import (
     QUARANTINED,
     STOPPED,
     RemoteTraceback,
+    disk_trouble,
     exit_code,
     place_of,
     plain_console,
@@ -102,6 +103,11 @@ def test_a_full_disk_is_found_behind_another_exception():
             raise RuntimeError("could not write") from error
 
     assert _run(act)[0] == STOPPED
+
+
+def test_a_disk_that_turns_read_only_is_no_fault_of_a_volume():
+    assert disk_trouble(OSError(errno.EROFS, "Read-only file system")) == "the disk has turned read-only"
+    assert disk_trouble(OSError(errno.EACCES, "Permission denied")) == ""
 
 
 def test_a_fault_is_a_line_with_its_place_and_a_private_log(tmp_path: Path):

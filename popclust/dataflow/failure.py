@@ -138,6 +138,14 @@ def is_disk_full(error: BaseException | None) -> bool:
     return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error))
 
 
+def disk_trouble(error: BaseException | None) -> str:
+    """What keeps a disk that was written to from being written to; empty where something else is at the bottom."""
+    if is_disk_full(error):
+        return "the disk is full"
+    is_read_only = any(isinstance(e, OSError) and e.errno == errno.EROFS for e in _chain(error))
+    return "the disk has turned read-only" if is_read_only else ""
+
+
 def place_of(error: BaseException) -> str:
     """Where it happened: the innermost line that is no library's.
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from popclust.dataflow.failure import is_disk_full, write_log
+from popclust.dataflow.failure import disk_trouble, write_log
 from popclust.dataflow.stage import Stage
 from popclust.dataflow.stages import stage_named
 from popclust.dataflow.workers import Ticket, check_myself
@@ -24,7 +24,7 @@ def logged(study: Study, ticket: Ticket, function: Callable[..., Any], *args: An
     except (VolumeError, InputError, SurroundingsError):
         raise
     except Exception as error:
-        if not is_disk_full(error):
+        if not disk_trouble(error):
             write_log(error, Path(study.secret_path("log")))
         raise
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from distributed import Client
 from rich.console import Console
 
 from popclust.dataflow.events import EventLog
+from popclust.dataflow.failure import disk_trouble
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.inputs import HandedIn, study_key
 from popclust.dataflow.lease import hold
@@ -68,7 +73,7 @@ def run(
     with hold(study, say=lambda text: console.print(text, markup=False, highlight=False)) as lease:
         card = RunCard(study)
         progress = Progress(study, card.run_id, console, client.dashboard_link if client else "")
-        with progress:
+        with _lost_disk_is_said(study), progress:
             for name in ORDER[ORDER.index(redo_from) :] if redo_from else ():
                 study.remove("markers", name)
                 study.remove("records", name)
@@ -82,6 +87,17 @@ def run(
             go_through(flow, names)
             flow.lease = None  # given back; what is computed after the run writes nothing
     return flow
+
+
+@contextmanager
+def _lost_disk_is_said(study: Study) -> Iterator[None]:
+    """A study that this run has written to, and cannot be written to any more, is no fault of who runs it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise SurroundingsError(f"{study.url}: {disk_trouble(error)}") from error
 
 
 def go_through(flow: Flow, names: tuple[str, ...]) -> None:

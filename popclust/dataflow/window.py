@@ -23,7 +23,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.protocol import pickle as protocol
 
-from popclust.dataflow.failure import is_disk_full, place_of
+from popclust.dataflow.failure import disk_trouble, place_of
 from popclust.dataflow.isolation import IsolatedError
 from popclust.dataflow.usage import Meter, Usage
 from popclust.dataflow.workers import Patience
@@ -324,8 +324,8 @@ def _attempted(function: Callable[..., Any], *args: Any) -> Outcome:
     except (InputError, SurroundingsError):  # no fault of this volume's: the whole run hears of it
         raise
     except Exception as error:  # it goes to quarantine with its place; one bad volume stops nobody
-        if is_disk_full(error):
-            raise SurroundingsError("the disk is full") from None
+        if said := disk_trouble(error):
+            raise SurroundingsError(said) from None
         log.info("unforeseen failure", exc_info=True)  # it may quote private text; the log beside the key has it
         return Outcome("", error=type(error).__name__, message=f"{place_of(error)}, see the log", is_final=False)
 
