@@ -13,7 +13,9 @@ from made_study import make_study
 from numpy.typing import NDArray
 
 from popclust.presentation import captions, figures, maps, profiles, side_by_side, style
+from popclust.presentation.criterion_figures import DESCRIPTOR_TITLES, criterion_figure, descriptor_figure
 from popclust.presentation.view import read_view
+from popclust.reported import Grouping
 from popclust.reports.lexicon import load_lexicon
 
 LONG = ("interlobular septal thickening of the posterior basal segments of both lower lobes", "$p_0", "‮abc\u202c x\ty")
@@ -72,6 +74,18 @@ def test_every_text_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert {"cohort", "registration", "criterion", "descriptors", "associations", "acquisition"} & set(looked_at)
     assert {"map", "map_pca", "group_00"} <= set(looked_at)
     assert {name: wrong for name, wrong in looked_at.items() if wrong} == {}
+
+
+@pytest.mark.parametrize(("k_max", "q_max"), [(5, 4), (19, 400), (60, 4140)])
+def test_the_choice_of_the_number_of_groups_can_be_read(k_max: int, q_max: int) -> None:
+    """All pairs of a group and one of 69 terms are significant at most."""
+    names = {"descriptor": list(DESCRIPTOR_TITLES), "n_clusters": range(2, k_max + 1), "seed": range(5)}
+    rows = pd.MultiIndex.from_product(names.values(), names=names).to_frame(index=False)
+    found = np.random.default_rng(0).integers(0, q_max + 1, len(rows))
+    rows = rows.assign(unit="patient", Q=found, Q_null_mean=q_max / 9, Q_null_p95=q_max / 4)
+    reported = Grouping("lda", k_max, 4)
+    for draw in (criterion_figure, descriptor_figure):
+        assert unreadable(draw(rows, reported)) == []
 
 
 def test_what_cannot_be_read_is_found() -> None:

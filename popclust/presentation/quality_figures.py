@@ -110,7 +110,8 @@ def _draw_measure(axes: Axes, values: pd.Series, accepted: pd.Series, limit: Lim
     room = 0.03 * (high - low or 1.0)
     edges = np.linspace(low - room, high + room, 25)
     parts = [values[accepted].dropna(), values[~accepted].dropna()]
-    axes.hist(parts, edges.tolist(), stacked=True, color=[BLUE, RED], label=["accepted", "not accepted"], lw=0)
+    counted = [f"{name} ({n:,})" for name, n in (("accepted", accepted.sum()), ("not accepted", (~accepted).sum()))]
+    axes.hist(parts, edges.tolist(), stacked=True, color=[BLUE, RED], label=counted, lw=0)  # two of 8,000 are not seen
     axes.axvline(limit.value, color=INK, lw=1, ls="--", label="limit")
     side = "at most" if limit.is_upper else "at least"
     axes.set_title(limit.title, fontsize=9.5, weight="normal")
