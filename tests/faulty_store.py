@@ -1,14 +1,15 @@
-"""An S3 server that is now and then too busy, or at fault: every so many requests it answers so, and does nothing.
+"""An S3 server that is now and then too busy, or at fault, or slow: so many requests it refuses, and every one waits.
 
-    python faulty_store.py PORT EVERY
+    python faulty_store.py PORT EVERY WAIT_S
 
-`GET /faults` tells how many requests it has refused.
+`GET /faults` tells how many requests it has refused, of how many. Where EVERY is 0, it refuses none.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,16 +23,19 @@ FAULT = ("500 Internal Server Error", b"<Error><Code>InternalError</Code><Messag
 class Faulty:
     """The server behind its faults."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, wait_s: float) -> None:
         self._server = DomainDispatcherApplication(create_backend_app)
-        self._numbers, self._every, self._n_refused = itertools.count(1), every, 0
+        self._numbers, self._every, self._wait_s = itertools.count(1), every, wait_s
+        self._n_asked = self._n_refused = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         if environ["PATH_INFO"] == "/faults":
             start_response("200 OK", [("Content-Type", "text/plain")])
-            return [str(self._n_refused).encode()]
-        if next(self._numbers) % self._every:
+            return [f"{self._n_refused} {self._n_asked}".encode()]
+        time.sleep(self._wait_s)
+        self._n_asked = next(self._numbers)
+        if not self._every or self._n_asked % self._every:
             return self._server(environ, start_response)
         self._n_refused += 1
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -48,4 +52,10 @@ class _Quiet(WSGIRequestHandler):
 
 
 if __name__ == "__main__":
-    run_simple("127.0.0.1", int(sys.argv[1]), Faulty(int(sys.argv[2])), threaded=True, request_handler=_Quiet)
+    run_simple(
+        "127.0.0.1",
+        int(sys.argv[1]),
+        Faulty(int(sys.argv[2]), float(sys.argv[3])),
+        threaded=True,
+        request_handler=_Quiet,
+    )

@@ -19,17 +19,18 @@ _START_S = 300
 
 
 @contextmanager
-def object_store(refuses_every: int = 0) -> Iterator[dict[str, Any]]:
+def object_store(refuses_every: int = 0, waits_s: float = 0.0) -> Iterator[dict[str, Any]]:
     """Start a server with a bucket `studies`; yields s3fs's options, which `use_store` puts in force.
 
-    Where `refuses_every` is given, every so many requests are answered with 503 or 500, in turn.
+    Where `refuses_every` is given, every so many requests are answered with 503 or 500, in turn; each waits `waits_s`.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    if refuses_every:
-        command = [sys.executable, str(Path(__file__).with_name("faulty_store.py")), str(port), str(refuses_every)]
+    if refuses_every or waits_s:
+        faulty = str(Path(__file__).with_name("faulty_store.py"))
+        command = [sys.executable, faulty, str(port), str(refuses_every), str(waits_s)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(port)
@@ -40,10 +41,11 @@ def object_store(refuses_every: int = 0) -> Iterator[dict[str, Any]]:
             server.terminate()
 
 
-def n_refused(options: dict[str, Any]) -> int:
-    """Requests that a store with faults has refused."""
+def n_refused(options: dict[str, Any]) -> tuple[int, int]:
+    """Requests that a store with faults has refused, and all of them."""
     with urlopen(f"{options['endpoint_url']}/faults", timeout=30) as answer:
-        return int(answer.read())
+        refused, asked = answer.read().split()
+    return int(refused), int(asked)
 
 
 def use_store(options: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from popclust import storage
 from popclust.dataflow.flow import Flow
 from popclust.schema import TABLES
 from popclust.study import Study
@@ -38,7 +39,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 DERIVED = [t for t in TABLES if t not in ("quarantine", "replication")]
 
 
-def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> Study:
+def make_study(folder: Path | str, population: Path, **changes: Mapping[str, Any]) -> Study:
     """A study of a simulated population, with a key of its own that is always the same."""
     named: dict[str, Mapping[str, Any]] = {
         "ingest": {"sources": [str(population / "DICOM")]},
@@ -50,7 +51,7 @@ def make_study(folder: Path, population: Path, **changes: Mapping[str, Any]) -> 
     overrides = {s: {**SETTINGS.get(s, {}), **named.get(s, {}), **changes.get(s, {})} for s in sections}
     study = Study.create(str(folder), overrides)
     key = Path(study.secret_path("key"))
-    key.parent.mkdir(mode=0o700)
+    key.parent.mkdir(mode=0o700, parents=True)
     key.touch(mode=0o600)
     key.write_text(KEY)
     return study
@@ -96,10 +97,5 @@ def digest(study: Study) -> dict[str, bytes]:
     """Bytes of every table and store that a study derives."""
     stores = [f"{s}.zarr" for s in ("word_counts", "groupings", "repeats", "topics", "terms")]
     parts = ("vocabulary", "features", "normalized", "model", "volumes", "atlas")
-    files = [f"{t}.parquet" for t in DERIVED] + [
-        str(p.relative_to(study.url))
-        for folder in (*stores, *parts)
-        for p in sorted(Path(study.url, folder).rglob("*"))
-        if p.is_file()
-    ]
-    return {f: study.read_bytes(f) for f in files}
+    below = (f"{place}/{name}" for place in (*stores, *parts) for name in storage.files_below(study.path(place)))
+    return {f: study.read_bytes(f) for f in [*(f"{t}.parquet" for t in DERIVED), *below]}
