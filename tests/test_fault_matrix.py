@@ -14,6 +14,7 @@ import pytest
 from real_cluster import Cluster, kill_group, until
 from small_study import N_VOLUMES, copy_study, digest, make_study, set_setting
 
+from popclust.dataflow.events import read_events
 from popclust.dataflow.failure import BAD_INPUT, DONE, STOPPED
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.progress import snapshot
@@ -208,7 +209,7 @@ def test_the_outcome_is_as_written_and_the_bytes_as_ever(
     assert [name for name in theirs if ours.get(name) != theirs[name]] == []
 
 
-COARSE = {"n_resolutions": 2, "n_iterations": 30, "n_samples": 500, "grid_spacing_mm": 60.0, "timeout_s": 90.0}
+COARSE = {"n_resolutions": 2, "n_iterations": 30, "n_samples": 500, "grid_spacing_mm": 60.0}
 LAX = {"min_ncc": -1.0, "max_failure_probability": 1.0, "min_lung_dice": 0.0, "transforms": "register"}
 
 
@@ -220,7 +221,9 @@ def test_a_child_that_is_killed_or_stopped_costs_an_attempt(cluster: Cluster, po
     cluster.make_whole()
     with cluster.run(study.url, "--until", "normalize") as run:
         _ends_with(run, DONE)
-    before = digest_of_registered(study)
+    before, events = digest_of_registered(study), read_events(study)
+    patience_s = 20 + 3 * float(events.loc[events["stage"] == "normalize", "seconds"].max())
+    study = set_setting(study, "timeout_s", f"{patience_s:.1f}")
     for number in (signal.SIGKILL, signal.SIGSTOP):
         study.remove("markers", "normalize")
         with cluster.run(study.url, "--until", "normalize") as run:
