@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 from distributed import Client
 
-SILENT_S = 10
-"""Who does not answer for so long is given up."""
+SILENT_S = 30
+"""Who does not answer for so long is given up: a busy machine is silent for some ten seconds now and then."""
 N_WORKERS = 2
 LAUNCHER = """
 import sys

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from real_cluster import Cluster, kill_group, until
+from real_cluster import SILENT_S, Cluster, kill_group, until
 from small_study import N_VOLUMES, copy_study, digest, make_study, set_setting
 
 from popclust.dataflow.events import read_events
@@ -186,7 +186,7 @@ def test_the_outcome_is_as_written_and_the_bytes_as_ever(
     fault: Fault, finished: Flow, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ):
     folder = request.getfixturevalue("disk") if fault.on_a_disk else tmp_path
-    study = set_setting(copy_study(finished.study, folder / "s"), "silent_s", "10.0")
+    study = set_setting(copy_study(finished.study, folder / "s"), "silent_s", f"{SILENT_S}.0")
     study = set_setting(study, "min_free_disk_mb", "0")
     for stage in STAGES:
         study.remove("markers", stage)
@@ -252,7 +252,7 @@ def _is_at_work(scene: Scene, stage: str) -> bool:
 
 
 def _ends_with(run: subprocess.Popen[str], code: int) -> None:
-    _, err = run.communicate(timeout=400)
+    _, err = run.communicate(timeout=900)
     assert run.returncode == code, err
     if code == STOPPED:
         (said,) = [line for line in err.splitlines() if line.startswith("stopped: ")]
