@@ -135,7 +135,7 @@ def p_text(p_value: float) -> str:
     >>> p_text(0.0312), p_text(0.00004), p_text(0.0)
     ('0.031', '4e-05', '< 1e-300')
     """
-    return "< 1e-300" if p_value == 0 else f"{p_value:.0e}" if p_value < 0.001 else f"{p_value:.2g}"
+    return "< 1e-300" if p_value == 0 else f"{p_value:.0e}" if p_value < 0.00095 else f"{p_value:.2g}"
 
 
 def _draw_topics(axes: Axes, profile: GroupProfile) -> None:

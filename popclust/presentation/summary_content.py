@@ -167,7 +167,8 @@ def _standing(view: StudyView, found: pd.DataFrame, n_terms: int) -> str:
     outcomes = view.gate["outcome"].value_counts()
     survive, explained, unknown = (int(outcomes.get(o, 0)) for o in ("survives", "explained away", "cannot tell"))
     counted = n_of(len(found), "significant association")
-    others = f"{explained:,} are explained away, of {unknown:,} one cannot tell"
+    rest = ((explained, "are explained away"), (unknown, "cannot be told"))
+    others = ", ".join(f"{n:,} {outcome}" for n, outcome in rest if n) or "none is explained away"
     if not survive:
         return (
             f"Nothing stands: none of {counted} survives a look within strata of scanner, dose and registration; "
