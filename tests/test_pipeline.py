@@ -137,8 +137,13 @@ def test_one_worker_and_a_killed_one_give_the_same_bytes(finished: Flow, new_stu
 
 
 def _start(study: Study, *arguments: str) -> subprocess.Popen[bytes]:
+    """A run that hears Ctrl-C, even where the tests run in the background of a shell, which mutes it."""
     command = [sys.executable, "-m", "popclust", "run", study.url, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child takes over no handler, but deafness
+    try:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, hears)
 
 
 COARSE = {"n_resolutions": 2, "n_iterations": 30, "n_samples": 500, "grid_spacing_mm": 60.0}
