@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -20,6 +20,7 @@ from chromium import Page, browser
 from distributed import LocalCluster
 from made_study import MadeStudy
 from nbclient import NotebookClient
+from real_cluster import kill_group, until
 from small_study import N_VOLUMES, make_study
 
 import popclust
@@ -28,7 +29,6 @@ from popclust.dataflow.watch import Seen, Watch, as_html, as_text
 from popclust.errors import InputError
 from popclust.study import Study
 
-_PATIENCE_S = 60.0
 _RUN_S = 600.0
 """A whole run of twelve small volumes takes a quarter of it where nothing else is at work."""
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "watch_and_explore.ipynb"
@@ -55,13 +55,6 @@ def run_of(study: Study, run_id: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(30)
         process.stdin.close()
         process.stdout.close()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
 
 
 def counts(watcher: Watch) -> tuple[int, ...]:
@@ -201,6 +194,16 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             server.wait(30)
 
 
+def folder_of_notebook(place: Path, cells: Sequence[str]) -> Path:
+    """A new folder that holds watching.ipynb."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    folder = place / "lab"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "watching.ipynb")
+    return folder
+
+
 def run_notebook(page: Page, address: str, name: str) -> None:
     """Open a notebook in JupyterLab and run all its cells."""
     panel = f"[...(window.jupyterapp?.shell?.widgets('main') ?? [])].find(w => w.title.label === '{name}')"
@@ -226,11 +229,7 @@ N_WATCHERS = "document.querySelectorAll('.popclust-watch').length"
 @pytest.mark.full
 def test_in_jupyterlab_the_picture_moves_while_a_cell_below_draws(study: Study, tmp_path: Path):
     cells = [f"import popclust\nwatched = popclust.watch({study.url!r}, every_s=0.2)", "print('six times', 'seven')"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    nbformat.write(notebook, folder / "watching.ipynb")
+    folder = folder_of_notebook(tmp_path, cells)
     with jupyterlab(folder) as address, browser(1400, 1000) as page:
         run_notebook(page, address, "watching.ipynb")
         page.wait_for(f"{DRAWN}.includes('run -: new')", 120)
@@ -282,12 +281,6 @@ def real_run(study: Study, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         kill_group(process)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-
-
 def stage_drawn(stage: str) -> str:
     """What the picture says of a stage, as an expression: parts done, of, %, kept out, left."""
     row = f"[...document.querySelectorAll('.popclust-watch tr')].find((r) => r.cells[0].innerText === '{stage}')"
@@ -312,11 +305,7 @@ def test_in_jupyterlab_a_real_run_is_followed_through_its_death_to_the_end_of_th
 ):
     study = make_study(tmp_path / "s", population, compute={"n_workers": 2})
     cells = [f"import popclust\nwatched = popclust.watch({study.url!r})", DRAWS.format(url=study.url)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    nbformat.write(notebook, folder / "watching.ipynb")
+    folder = folder_of_notebook(tmp_path, cells)
     with jupyterlab(folder) as address, browser(1400, 1500) as page:
         run_notebook(page, address, "watching.ipynb")
         page.wait_for(f"{DRAWN}.includes('run -: new')", 120)
