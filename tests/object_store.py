@@ -22,7 +22,7 @@ _START_S = 300
 def object_store(refuses_every: int = 0, waits_s: float = 0.0) -> Iterator[dict[str, Any]]:
     """Start a server with a bucket `studies`; yields s3fs's options, which `use_store` puts in force.
 
-    Where `refuses_every` is given, every so many requests are answered with 503 or 500, in turn; each waits `waits_s`.
+    Where `refuses_every` is given, one request of so many is answered with 503 or 500, in turn; each waits `waits_s`.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

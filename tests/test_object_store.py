@@ -26,7 +26,7 @@ N_PARTS = 3
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """A store that refuses every fifth request, or as is asked, here and in processes that are started from here."""
+    """A store that refuses a fifth of the requests, or as is asked, here and in processes started from here."""
     with object_store(**getattr(request, "param", {"refuses_every": 5})) as options:
         monkeypatch.setitem(fsspec.config.conf, "s3", dict(fsspec.config.conf.get("s3", {})))
         use_store(options)
