@@ -43,7 +43,7 @@ def base(population: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A finished study whose population is its own."""
     folder = tmp_path_factory.mktemp("planned")
     shutil.copytree(population, folder / "people")
-    study = make_study(folder / "study", folder / "people")
+    study = make_study(folder / "study", folder / "people", summarize={"show_examples": False})
     run(study, None)
     return Case(study, folder / "people")
 
