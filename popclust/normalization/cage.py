@@ -8,7 +8,9 @@ too large to be the disagreement of two maps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from scipy import ndimage
 from popclust.errors import VolumeError
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization.preparation import Prepared, on_grid
-from popclust.normalization.registration import align_wall, bend_wall
-from popclust.normalization.transform import AffineMap
+from popclust.normalization.steps import BENDING, METRICS, Channel, affine_stage, free_form, linear_maps
+from popclust.normalization.transform import AffineMap, ChainMap
 from popclust.settings import NormalizeSettings
 
 SPACING_MM = 5.0
@@ -29,6 +31,10 @@ BESIDE_MM = 5.0
 """What is nearer to the aerated lung is partly lung."""
 REACH_MM = 36.0
 """How far from the lungs, aerated or the atlas's, the wall is compared."""
+WALL_SETTINGS: Mapping[str, Any] = {
+    "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 60, "n_samples": 1000, "bending_weight": 100.0,
+}  # fmt: skip
+"""How it is, whatever the settings say."""
 DEPTHS_MM = (12.0, 8.0)
 """Deeper in the atlas's lungs nothing is compared: under the affine map, which is less sure, and under the next."""
 MAX_HU = 150.0
@@ -36,7 +42,7 @@ MAX_HU = 150.0
 OPENING_MM = 15.0
 """What is thinner than this is the disagreement of two maps at the lung's edge."""
 MIN_ML = 20.0
-"""Nor is anything smaller joined."""
+"""Nor is anything smaller."""
 
 
 def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, settings: NormalizeSettings) -> Volume:
@@ -45,9 +51,9 @@ def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, 
     Parameters
     ----------
     volume, reference : Prepared
-        The volume and the atlas.
+        The volume, and the atlas or a template.
     affine : AffineMap
-        Positions in the volume -> positions in the atlas, from the lungs and what is around them.
+        Positions in the volume -> positions in the reference, from the lungs and what is around them.
     settings : NormalizeSettings
         Its seed and metric.
 
@@ -61,8 +67,9 @@ def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, 
     inside = ndimage.distance_transform_edt(template.lungs.voxels, sampling=template.lungs.spacing_mm)
     depth = template.lungs.with_values(inside.astype(np.float32))
     try:
-        affine = align_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[0]), affine, settings)
-        to_atlas = bend_wall(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[1]), affine, settings)
+        wall = _wall(coarse, template, affine, depth, DEPTHS_MM[0])
+        (affine,) = linear_maps(fixed, moving, wall, affine, [affine_stage(settings)])
+        to_atlas = _bent(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[1]), affine, settings)
     except VolumeError:  # too little of the wall is seen: nothing is joined, and quality judges the rest
         return volume.lungs.with_values(np.zeros(volume.lungs.shape, bool))
     points = volume.lungs.index_to_mm(np.indices(volume.lungs.shape).reshape(3, -1).T)
@@ -82,13 +89,29 @@ def with_disease(lung: Volume, within_wall: Volume, volume: Prepared) -> Volume:
     volume : Prepared
         HU and aerated lungs on the same grid.
     """
+    return lung.with_values(lung.voxels | airless_pieces(within_wall.voxels & ~lung.voxels, volume))
+
+
+def airless_pieces(mask: NDArray[np.bool_], volume: Prepared) -> NDArray[np.bool_]:
+    """What of a mask (z, y, x) on the volume's grid is neither aerated nor bone, in pieces thick and large enough."""
     dense = ~volume.lungs.voxels & (volume.image.voxels < MAX_HU)
-    size = [max(1, round(OPENING_MM / s)) for s in lung.spacing_mm]
-    added = ndimage.binary_opening(within_wall.voxels & ~lung.voxels & dense, np.ones(size))
-    piece, _ = ndimage.label(added)
-    ml = np.bincount(piece.ravel()) * np.prod(lung.spacing_mm) / 1000
+    spacing = volume.lungs.spacing_mm
+    opened = ndimage.binary_opening(mask & dense, np.ones([max(1, round(OPENING_MM / s)) for s in spacing]))
+    piece, _ = ndimage.label(opened)
+    ml = np.bincount(piece.ravel()) * np.prod(spacing) / 1000
     ml[0] = 0
-    return lung.with_values(lung.voxels | (ml >= MIN_ML)[piece])
+    return np.asarray((ml >= MIN_ML)[piece])
+
+
+def _bent(fixed: Volume, moving: Volume, compared: Volume, start: AffineMap, settings: NormalizeSettings) -> ChainMap:
+    """A free form of few control points between two images of the wall."""
+    coarse = replace(settings, **WALL_SETTINGS)
+    everywhere = fixed.with_values(np.ones(fixed.shape, bool))
+    channels = [
+        Channel(METRICS["mi"], 1.0, fixed, moving, compared),
+        Channel(BENDING, coarse.bending_weight, fixed, moving, everywhere),
+    ]
+    return free_form(channels, start, coarse)
 
 
 def _wall(volume: Prepared, template: Prepared, to_template: AffineMap, depth: Volume, limit_mm: float) -> Volume:

@@ -7,61 +7,45 @@ out of the comparison, and a registration that pushes out what does not match lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
+from scipy import ndimage
 
 from popclust.imaging.volume import Volume, resample, sample
+from popclust.normalization.cage import airless_pieces, lungs_within_wall
 from popclust.normalization.correspondence import thinned
-from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
+from popclust.normalization.elastix import CorrespondingPoints
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.quality import anisotropy, dice
 from popclust.normalization.start import explained, find_starts, is_cut_off
-from popclust.normalization.transform import AffineMap, ChainMap, PointMap
+from popclust.normalization.steps import (
+    BENDING,
+    LANDMARKS,
+    METRICS,
+    Channel,
+    affine_stage,
+    free_form,
+    linear_maps,
+    rigid_stage,
+)
+from popclust.normalization.transform import AffineMap, ChainMap
 from popclust.settings import NormalizeSettings
 
-BENDING_SHARE = 0.06
-"""Samples of the bending energy per iteration, as a share of the image's: it is smooth, and ten times dearer each."""
 AFFINE_SPACING_MM = 4.0
 """Rigid and affine steps work no finer than this."""
-_METRICS = {
-    "ncc": "AdvancedNormalizedCorrelation",
-    "mi": "AdvancedMattesMutualInformation",
-}
-_BENDING = "TransformBendingEnergyPenalty"
-_LANDMARKS = "CorrespondingPointsEuclideanDistanceMetric"
 MAX_STRETCH = 1.7
 """An affine step that stretches one direction by more than this against another is undone: the rigid one stays."""
 NEAR_LUNGS_MM = 20.0
 """Voxels of the volume this near to its lungs, or to those of the template, are compared: as far as the ribs."""
 NEAR_EDGES_MM = 10.0
-"""The same where the lung edges can be trusted to guide the registration."""
+"""The same where the lung edges can be trusted everywhere to guide the registration."""
+NEAR_AIRLESS_MM = 20.0
+"""So near to lung without air the edge of what is aerated is not the lung's."""
 END_MM = 24.0
 """The lung edge is not looked at so near to an end of the field of view: its ramp, smoothed, would show a false one."""
 KEPT_STRETCH = 0.3
 """Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
-
-WALL_SETTINGS: Mapping[str, Any] = {
-    "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 60, "n_samples": 1000, "bending_weight": 100.0,
-}  # fmt: skip
-"""How the chest wall is registered by itself."""
 VESSEL_LEVELS = 2
 """Coarse levels at which the vessels of a cut-off lung are correlated; after them the image is as for a whole lung."""
-
-
-@dataclass(frozen=True)
-class _Channel:
-    """A pair of images that a metric compares; elastix wants one, and a mask, for the penalties too."""
-
-    metric: str
-    weight: float | list[float]
-    """For all levels, or one per level."""
-    fixed: Volume
-    moving: Volume
-    mask: Volume
-    """bool; voxels of `fixed` that count."""
 
 
 def register_pair(
@@ -128,9 +112,9 @@ def register_nonlinear(
 ) -> ChainMap:
     """Free-form registration from an affine start; positions in the volume -> positions in the template.
 
-    The edges of the intensity-based lungs take part only where those of the two volumes agree after the affine
-    step: in a lung with fluid or consolidation that edge is not the lung's. Near the ends of the field of view it is
-    not known: beyond the last plane the lung may go on or end.
+    The edges of the intensity-based lungs take part where they are the lungs': everywhere if those of the two volumes
+    agree after the affine step, else away from what the chest wall says is lung and holds no air. Near the ends of the
+    field of view the edge is not known: beyond the last plane the lung may go on or end.
 
     What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
     the coarse levels find it again where the image asks for it. Nor does its outline, a cone between two cuts, say
@@ -142,52 +126,48 @@ def register_nonlinear(
         start = start.with_stretch(
             KEPT_STRETCH, volume.lungs.index_to_mm(np.argwhere(volume.lungs.voxels)).mean(axis=0)
         )
-    fixed, moving, masks = ([getattr(c, part) for c in channels] for part in ("fixed", "moving", "mask"))
-    return register(fixed, moving, [_bspline_stage(settings, channels)], start=start, fixed_masks=masks, points=points)
-
-
-def align_wall(
-    fixed: Volume, moving: Volume, compared: Volume, start: AffineMap, settings: NormalizeSettings
-) -> AffineMap:
-    """Affine registration of two images of the chest wall where they are compared; positions in the first -> second."""
-    stages = [_affine_stage(settings)]
-    return _as_affine(register([fixed], [moving], stages, start=start, fixed_masks=[compared]))
-
-
-def bend_wall(
-    fixed: Volume, moving: Volume, compared: Volume, start: AffineMap, settings: NormalizeSettings
-) -> ChainMap:
-    """The same by a free form of few control points, whatever the settings say."""
-    coarse = replace(settings, **WALL_SETTINGS)
-    everywhere = fixed.with_values(np.ones(fixed.shape, bool))
-    channels = [
-        _Channel(_METRICS["mi"], 1.0, fixed, moving, compared),
-        _Channel(_BENDING, coarse.bending_weight, fixed, moving, everywhere),
-    ]
-    masks = [c.mask for c in channels]
-    return register([fixed] * 2, [moving] * 2, [_bspline_stage(coarse, channels)], start=start, fixed_masks=masks)
+    return free_form(channels, start, settings, points)
 
 
 def _channels(
     volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings, *, with_points: bool
-) -> list[_Channel]:
+) -> list[Channel]:
     """What the non-linear step compares: image, vessels, lung edge, and the penalties, where each takes part."""
-    known = volume.far_from_ends(END_MM)  # nothing of a volume that is thinner than both ends together
     agree = settings.edge_weight > 0 and lungs_agree(volume, template, start) >= settings.min_edge_dice
-    with_edges = bool(agree and known.voxels.any())
-    compared = _compared(volume, template, start, NEAR_EDGES_MM if with_edges else NEAR_LUNGS_MM)
+    edges = _known_edges(volume, template, start, settings, everywhere=agree)
+    compared = _compared(volume, template, start, NEAR_EDGES_MM if agree else NEAR_LUNGS_MM)
     everywhere = volume.image.with_values(np.ones(volume.image.shape, bool))
-    channels = [_Channel(_METRICS[settings.metric], 1.0, volume.image, template.image, compared)]
+    channels = [Channel(METRICS[settings.metric], 1.0, volume.image, template.image, compared)]
     n_coarse = min(VESSEL_LEVELS, settings.n_resolutions - 1)
     if n_coarse > 0 and is_cut_off(volume.lungs.voxels):
         weights = [1.0] * n_coarse + [0.0] * (settings.n_resolutions - n_coarse)
-        channels.append(_Channel(_METRICS["ncc"], weights, volume.vessels, template.vessels, volume.lungs))
-    if with_edges:
-        channels.append(_Channel("AdvancedMeanSquares", settings.edge_weight, volume.edge, template.edge, known))
-    penalties = {_BENDING: settings.bending_weight}
+        channels.append(Channel(METRICS["ncc"], weights, volume.vessels, template.vessels, volume.lungs))
+    if edges.voxels.any():
+        channels.append(Channel(METRICS["squares"], settings.edge_weight, volume.edge, template.edge, edges))
+    penalties = {BENDING: settings.bending_weight}
     if with_points and settings.landmark_weight > 0:
-        penalties[_LANDMARKS] = settings.landmark_weight
-    return channels + [_Channel(name, w, volume.image, template.image, everywhere) for name, w in penalties.items()]
+        penalties[LANDMARKS] = settings.landmark_weight
+    return channels + [Channel(name, w, volume.image, template.image, everywhere) for name, w in penalties.items()]
+
+
+def _known_edges(
+    volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings, *, everywhere: bool
+) -> Volume:
+    """Voxels where the edge of the aerated lungs, if there is one, is the lungs' own; none where nobody knows."""
+    known = volume.far_from_ends(END_MM)  # nothing of a volume that is thinner than both ends together
+    if everywhere:
+        return known
+    nowhere = known.with_values(np.zeros(known.shape, bool))
+    if settings.edge_weight == 0 or not known.voxels.any():
+        return nowhere
+    within_wall = lungs_within_wall(volume, template, start, settings)
+    if not within_wall.voxels.any():
+        return nowhere
+    airless = airless_pieces(within_wall.voxels, volume)
+    if not airless.any():
+        return known
+    distance = ndimage.distance_transform_edt(~airless, sampling=known.spacing_mm)
+    return known.with_values(known.voxels & (distance > NEAR_AIRLESS_MM))
 
 
 def lungs_agree(volume: Prepared, template: Prepared, to_template: AffineMap) -> float:
@@ -213,113 +193,8 @@ def _linear_maps(
     volume: Prepared, template: Prepared, start: AffineMap, settings: NormalizeSettings
 ) -> list[AffineMap]:
     """The results of the rigid and of the affine step from one start."""
-    stages = [_rigid_stage(settings), _affine_stage(settings)]
     spacing = max(AFFINE_SPACING_MM, *volume.image.spacing_mm)
     volume_image, template_image = (resample(p.image, spacing) for p in (volume, template))
-    chain = register(
-        [volume_image],
-        [template_image],
-        stages,
-        start=start,
-        fixed_masks=[on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image)],
-    )
-    return [_as_affine(ChainMap(chain.maps[: n + 1])) for n in range(1, len(stages) + 1)]
-
-
-def _as_affine(point_map: PointMap) -> AffineMap:
-    corners = np.array([[0.0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100]])
-    return AffineMap.fitted(corners, point_map(corners))
-
-
-def _stage(settings: NormalizeSettings, transform: str, **values: object) -> ParameterMap:
-    """What all stages share, with a stage's own values."""
-    shared: dict[str, object] = {
-        "Transform": transform,
-        "Registration": "MultiResolutionRegistration",
-        "Metric": "AdvancedMattesMutualInformation",
-        "NumberOfHistogramBins": 48,
-        "Optimizer": "AdaptiveStochasticGradientDescent",
-        "Interpolator": "LinearInterpolator",
-        "ImageSampler": "RandomCoordinate",
-        "FixedImagePyramid": "FixedSmoothingImagePyramid",
-        "MovingImagePyramid": "MovingSmoothingImagePyramid",
-        "NewSamplesEveryIteration": True,
-        "RequiredRatioOfValidSamples": 0.05,
-        "CheckNumberOfSamples": True,
-        "AutomaticScalesEstimation": True,
-        "AutomaticParameterEstimation": True,
-        # Step sizes from the distribution of displacements (Qiao et al., IEEE TMI 35:391, 2016) on few samples:
-        # elastix's default estimation takes longer than the registration itself.
-        "ASGDParameterEstimationMethod": "DisplacementDistribution",
-        "NumberOfJacobianMeasurements": 300,
-        "NumberOfGradientMeasurements": 5,
-        "NumberOfSamplesForExactGradient": 3000,
-        "AutomaticTransformInitialization": False,
-        "HowToCombineTransforms": "Compose",
-        "FixedInternalImagePixelType": "float",
-        "MovingInternalImagePixelType": "float",
-        "FixedImageDimension": 3,
-        "MovingImageDimension": 3,
-        "UseDirectionCosines": True,
-        "ErodeMask": False,
-        "WriteResultImage": False,
-        "RandomSeed": settings.seed + 1,
-    }
-    return {name: _words(value) for name, value in (shared | values).items()}
-
-
-def _rigid_stage(settings: NormalizeSettings) -> ParameterMap:
-    return _linear_stage(settings, "EulerTransform", (3, 2), 80)
-
-
-def _affine_stage(settings: NormalizeSettings) -> ParameterMap:
-    return _linear_stage(settings, "AffineTransform", (2, 1), 100)
-
-
-def _linear_stage(
-    settings: NormalizeSettings, transform: str, smoothing: tuple[int, ...], n_iterations: int
-) -> ParameterMap:
-    return _stage(
-        settings,
-        transform,
-        NumberOfResolutions=len(smoothing),
-        ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
-        MaximumNumberOfIterations=n_iterations,
-        NumberOfSpatialSamples=2000,
-        # From a good start the first steps are noise: unbounded, they lead from one lung to the other.
-        MaximumStepLength=2.0,
-        NumberOfGradientMeasurements=10,
-    )
-
-
-def _bspline_stage(settings: NormalizeSettings, channels: Sequence[_Channel]) -> ParameterMap:
-    n, n_metrics, metrics = settings.n_resolutions, len(channels), [c.metric for c in channels]
-    # The last two levels see the finest image; the grid begins wide, or a fragment's start would decide too much.
-    smoothing = [max(1.0, 2.0 ** (n - 2 - level)) for level in range(n)]
-    grid = [1.6 * 2.0 ** (n - 2 - level) for level in range(n - 1)] + [1.0]
-    per_metric = {
-        "ImageSampler": "RandomCoordinate",
-        "Interpolator": "LinearInterpolator",
-        "FixedImagePyramid": "FixedSmoothingImagePyramid",
-        "MovingImagePyramid": "MovingSmoothingImagePyramid",
-    }
-    return _stage(
-        settings,
-        "RecursiveBSplineTransform",
-        Registration="MultiMetricMultiResolutionRegistration",
-        Metric=metrics,
-        **{f"Metric{i}Weight": channel.weight for i, channel in enumerate(channels)},
-        **{name: [component] * n_metrics for name, component in per_metric.items()},
-        **{f"ImageSampler{metrics.index(_BENDING)}NumberOfSpatialSamples": round(BENDING_SHARE * settings.n_samples)},
-        NumberOfResolutions=n,
-        ImagePyramidSchedule=[s for s in smoothing for _ in range(3)],
-        FinalGridSpacingInPhysicalUnits=settings.grid_spacing_mm,
-        GridSpacingSchedule=grid,
-        MaximumNumberOfIterations=settings.n_iterations,
-        NumberOfSpatialSamples=settings.n_samples,
-    )
-
-
-def _words(value: object) -> list[str]:
-    values = value if isinstance(value, list | tuple) else [value]
-    return [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+    compared = on_grid(volume.near_lungs(NEAR_LUNGS_MM), volume_image)
+    stages = [rigid_stage(settings), affine_stage(settings)]
+    return linear_maps(volume_image, template_image, compared, start, stages)
