@@ -145,7 +145,7 @@ class NormalizeSettings:
     edge_weight: Weight = 10.0
     """Weight of the lung edge channel against the image in the non-linear step."""
     min_edge_dice: Share = 0.82
-    """The lung edge takes part only if the intensity-based lungs overlap this much after the affine step."""
+    """Where the aerated lungs overlap less after the affine step, lung edges take part only away from airless lung."""
     landmark_weight: Weight = 0.01
     """Weight of landmarks where templates are registered to the atlas with them."""
     field_spacing_mm: Millimetres = 4.0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import Volume
@@ -14,6 +15,9 @@ from popclust.normalization.atlas import AtlasInput, build_atlas
 from popclust.normalization.cage import lungs_within_wall, with_disease
 from popclust.normalization.normalized import carried_over, normalize_volume
 from popclust.normalization.preparation import Prepared, prepare
+from popclust.normalization.registration import _channels, lungs_agree, register_affine
+from popclust.normalization.start import find_starts
+from popclust.normalization.steps import METRICS
 from popclust.normalization.transform import AffineMap
 from popclust.settings import AtlasSettings, NormalizeSettings
 
@@ -22,6 +26,7 @@ COARSE = NormalizeSettings(
     check_orientation=False,
 )  # fmt: skip
 SPACING_MM = 5.0
+SQUARES = METRICS["squares"]
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +94,18 @@ def test_where_no_wall_is_seen_nothing_is_joined(prepared: Prepared):
     )  # fmt: skip
     away = AffineMap.translation((5000.0, 0.0, 0.0))
     assert not lungs_within_wall(bare, prepared, away, COARSE).voxels.any()
+
+
+def test_lung_edges_guide_away_from_fluid_alone(atlas, person: Volume):
+    ill, fluid = with_fluid(person)
+    volume = prepare(ill, SPACING_MM)
+    start = register_affine(
+        volume, atlas.reference, [s.to_template for s in find_starts(volume, atlas.reference)], COARSE
+    )
+    assert lungs_agree(volume, atlas.reference, start) < COARSE.min_edge_dice
+    (edges,) = (c for c in _channels(volume, atlas.reference, start, COARSE, with_points=False) if c.metric == SQUARES)
+    is_fluid = carried_over(ill.with_values(fluid), AffineMap.translation((0.0, 0.0, 0.0)), volume.lungs).voxels
+    surface = volume.lungs.voxels ^ ndimage.binary_erosion(volume.lungs.voxels)
+    beside = surface & ndimage.binary_dilation(is_fluid)
+    assert edges.mask.voxels[beside].mean() < 0.1
+    assert edges.mask.voxels[surface & ~beside].mean() > 0.4
