@@ -55,7 +55,7 @@ class Fold:
     counts: NDArray[np.int64]
     """(volume, word) of volumes, then of strangers."""
     far: NDArray[np.float64]
-    """(volume, vocabulary) mean distance of features from their words."""
+    """(volume, vocabulary) how far features lie from their words."""
     words: NDArray[np.object_]
     """(word,) vocabularies."""
 
@@ -75,7 +75,7 @@ def folds(study: Study, kind: pd.Series, draw: int, strangers: Sequence[Rows] = 
             np.concatenate([np.bincount(x[n].word, minlength=len(words[n].centres)) for n in VOCABULARIES])
             for x in near
         ]
-        far = [[float(x[n].distance.mean()) if len(x[n].distance) else 0.0 for n in VOCABULARIES] for x in near]
+        far = [[x[n].far for n in VOCABULARIES] for x in near]
         of_word = np.repeat(np.array(VOCABULARIES, object), [len(words[n].centres) for n in VOCABULARIES])
         yield Fold(unknown, learnt, is_unknown, np.stack(counts), np.array(far), of_word)
 

@@ -33,7 +33,7 @@ class Assignment:
     p_value: NDArray[np.float64]
     """(volume,) how well it belongs to the nearest group: the share of such volumes that are as strange."""
     far: NDArray[np.float64]
-    """(volume,) largest mean distance of its features from their words, over what one in twenty volumes has."""
+    """(volume,) how far its features lie from the words of the worst vocabulary, over what one in twenty volumes has."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Model:
         cluster : (volume,) array of int
             Group of each volume.
         far : (volume, vocabulary) array, optional
-            Mean distances of the volumes' features from their nearest words; not known by default.
+            How far the volumes' features lie from their nearest words; not known by default.
         error_rate : float
             Share of volumes of the groups that may be called none of these.
         """

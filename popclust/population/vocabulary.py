@@ -102,6 +102,9 @@ class FeatureScaling:
         return np.concatenate([visual, place], axis=1, dtype=np.float32, casting="same_kind")
 
 
+_FAR = 0.95
+
+
 @dataclass(frozen=True)
 class Nearest:
     """The nearest words of some features."""
@@ -110,6 +113,11 @@ class Nearest:
     """(n,) index of the word."""
     distance: NDArray[np.float32]
     """(n,) Euclidean distance to it, in the scaled space."""
+
+    @property
+    def far(self) -> float:
+        """What one in twenty of the features exceeds: what lies in a part of the lung alone moves their mean little."""
+        return float(np.quantile(self.distance, _FAR)) if len(self.distance) else 0.0
 
 
 @dataclass(frozen=True)

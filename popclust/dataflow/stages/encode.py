@@ -30,7 +30,7 @@ def encode(study: Study, volume_id: str) -> Made:
     words, rows = vocabularies_of(study), read_rows(study, volume_id)
     found = {name: words[name].nearest(values, positions) for name, (values, positions) in rows.items()}
     counts = {name: np.bincount(near.word, minlength=len(words[name].centres)).tolist() for name, near in found.items()}
-    far = {name: round(float(near.distance.mean()), 6) if len(near.distance) else 0.0 for name, near in found.items()}
+    far = {name: round(near.far, 6) for name, near in found.items()}
     zones = np.asarray(study.open_group("features", f"{volume_id}.zarr")["zones"][...])  # type: ignore[index]
     return Made({**counts, "zones": zones.tolist(), "far": far})
 
@@ -61,7 +61,7 @@ def gather(work: Work) -> Made:
 
 
 def far_of(records: Mapping[str, Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(volume, vocabulary) mean distances of features from their nearest words, from the stage's records."""
+    """(volume, vocabulary) how far features lie from their nearest words (`Nearest.far`), from the stage's records."""
     return np.array([[r["far"][name] for name in VOCABULARIES] for r in records.values()])
 
 
@@ -77,7 +77,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=4,
+    version=5,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,
