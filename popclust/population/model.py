@@ -33,7 +33,7 @@ class Assignment:
     p_value: NDArray[np.float64]
     """(volume,) how well it belongs to the nearest group: the share of such volumes that are as strange."""
     far: NDArray[np.float64]
-    """(volume,) how far its features lie from the words of the worst vocabulary, over what one in twenty volumes has."""
+    """(volume,) how far its features lie from words, in the worst vocabulary, over what one in twenty volumes has."""
 
 
 @dataclass(frozen=True)
