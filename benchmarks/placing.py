@@ -58,11 +58,15 @@ class Fold:
     """(volume, vocabulary) how far features lie from their words."""
     words: NDArray[np.object_]
     """(word,) vocabularies."""
+    zones: NDArray[np.int64]
+    """(volume, zone, bin) histograms of density of volumes; strangers have those of the first."""
 
 
 def folds(study: Study, kind: pd.Series, draw: int, strangers: Sequence[Rows] = ()) -> Iterator[Fold]:
     """Every kind left out; `kind` by volume."""
     rows = [*(read_rows(study, v) for v in kind.index), *strangers]
+    known = np.asarray(study.open_group("word_counts.zarr")["zone_counts"][...])  # type: ignore[index]
+    zones = np.concatenate([known, known[:1].repeat(len(strangers), axis=0)])
     for at, unknown in enumerate(sorted(kind.unique())):
         is_unknown = (kind == unknown).to_numpy()
         order = np.random.default_rng([draw, at]).permutation(np.flatnonzero(~is_unknown))
@@ -77,7 +81,7 @@ def folds(study: Study, kind: pd.Series, draw: int, strangers: Sequence[Rows] = 
         ]
         far = [[x[n].far for n in VOCABULARIES] for x in near]
         of_word = np.repeat(np.array(VOCABULARIES, object), [len(words[n].centres) for n in VOCABULARIES])
-        yield Fold(unknown, learnt, is_unknown, np.stack(counts), np.array(far), of_word)
+        yield Fold(unknown, learnt, is_unknown, np.stack(counts), np.array(far), of_word, zones)
 
 
 def vocabularies(study: Study, learnt: pd.Index, seed: int) -> dict[str, Vocabulary]:
@@ -99,8 +103,9 @@ def placing(study: Study, fold: Fold, n_clusters: int) -> Assignment:
     matrix = descriptor_matrix("lda", scaled, fold.words, topics.transform(scaled))
     cluster = group_volumes(matrix, n_clusters, 0).cluster
     far = fold.far[: len(fold.learnt)][fold.learnt]
-    model = Model.frozen("lda", counts, fold.words, masses, topics, cluster, far)
-    return model.assign(fold.counts, fold.far)
+    zones = fold.zones[: len(fold.learnt)][fold.learnt]
+    model = Model.frozen("lda", counts, fold.words, masses, topics, cluster, far, zones)
+    return model.assign(fold.counts, fold.far, fold.zones)
 
 
 def strangers_of(study: Study, volume_ids: Sequence[str]) -> list[Rows]:

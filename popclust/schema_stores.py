@@ -169,6 +169,8 @@ STORES = {
         word_centres        float64  cluster,word     -  mean roots of the groups' shares of words
         word_means          float64  word             -  mean roots of everybody's shares of words
         word_precision      float64  word,other_word  -  inverse of their shrunk covariance, 0 between vocabularies
+        zone_means          float64  bin              -  mean roots of everybody's densities in zones of the lungs
+        zone_precision      float64  bin,other_bin    -  inverse of their shrunk covariance
         spread              float64  part,cluster     -  usual distance from the centre: by descriptor, by words
         usual               float64  measure          -  what one in twenty volumes exceeds
         scores              float64  member           -  how strange the population's own volumes are, ascending

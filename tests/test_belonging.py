@@ -7,7 +7,7 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 
 from popclust.population.belonging import Belonging
-from popclust.population.composition import usual_words
+from popclust.population.composition import usual_compositions
 from popclust.population.model import Model
 from popclust.population.topics import fit_topics, scale_counts
 from popclust.settings import EncodeSettings, TopicsSettings
@@ -28,7 +28,7 @@ def _model(kinds: list[int], error_rate: float = 0.05) -> Model:
     counts, far, kind = _counts(kinds, 1, 120)
     topics = fit_topics(scale_counts(counts, WORDS, EncodeSettings()), TopicsSettings(n_topics=8, n_iterations=10))
     cluster = np.unique(kind, return_inverse=True)[1]
-    return Model.frozen("lda", counts, WORDS, EncodeSettings(), topics, cluster, far, error_rate)
+    return Model.frozen("lda", counts, WORDS, EncodeSettings(), topics, cluster, far, error_rate=error_rate)
 
 
 def test_known_kinds_are_placed_at_the_stated_error_and_an_unknown_one_is_not():
@@ -53,6 +53,23 @@ def test_features_far_from_every_word_are_none_of_these_whatever_they_count_as()
     assert (found.cluster == -1).all() and (found.far > 1).all()
     noise = np.random.default_rng(0).multinomial(2000, np.full(48, 1 / 48), 20)
     assert (model.assign(noise, np.ones((20, 3))).cluster == -1).all()
+
+
+def _zones(airless: float, n: int, seed: int) -> np.ndarray:
+    """Histograms (n, 6, 8) of lungs of which a share is dense."""
+    rng = np.random.default_rng(seed)
+    shares = np.r_[(1 - airless) * np.array([0.1, 0.4, 0.3, 0.1, 0.06, 0.03, 0.01]), airless]
+    return rng.multinomial(500, rng.dirichlet(300 * shares + 0.01, (n, 6)))
+
+
+def test_densities_that_nobody_has_are_none_of_these_and_unknown_ones_say_nothing():
+    counts, far, kind = _counts([0, 1, 2], 1, 120)
+    topics = fit_topics(scale_counts(counts, WORDS, EncodeSettings()), TopicsSettings(n_topics=8, n_iterations=10))
+    model = Model.frozen("lda", counts, WORDS, EncodeSettings(), topics, kind, far, _zones(0.02, 120, 0))
+    counts, far, _ = _counts([0, 1, 2], 2, 200)
+    assert (model.assign(counts, far, _zones(0.02, 200, 1)).cluster >= 0).mean() > 0.9
+    assert (model.assign(counts, far).cluster >= 0).mean() > 0.9
+    assert (model.assign(counts, far, _zones(0.25, 200, 2)).cluster == -1).all()
 
 
 def test_p_values_are_shares_of_volumes_as_strange():
@@ -87,7 +104,7 @@ def _compositions(n: int, seed: int = 0) -> np.ndarray:
 
 def test_distances_from_usual_words_are_those_from_the_others_as_if_learnt_without_each():
     rows = _compositions(30)
-    usual, left_out = usual_words(rows, WORDS)
+    usual, left_out = usual_compositions(rows, WORDS)
     for at, name in enumerate(("haralick", "micro_sift", "macro_sift")):
         own = rows[:, name == WORDS]
         shrinkage = ledoit_wolf(own)[1]
@@ -104,7 +121,7 @@ def test_distances_from_usual_words_are_those_from_the_others_as_if_learnt_witho
 
 def test_what_varies_in_nobody_is_strange_however_near_it_lies():
     rows = _compositions(40)
-    usual, left_out = usual_words(rows, WORDS)
+    usual, left_out = usual_compositions(rows, WORDS)
     aside = rows[:1] + 0.03 * np.sign(np.random.default_rng(2).normal(size=48))
     among = rows[:1] + 3 * np.random.default_rng(9).normal(0, 0.05, (2, 48))[:1]
     assert np.linalg.norm(aside - rows.mean(axis=0)) < np.linalg.norm(among - rows.mean(axis=0))
@@ -115,9 +132,9 @@ def test_what_varies_in_nobody_is_strange_however_near_it_lies():
 def test_words_that_nobody_has_and_volumes_that_are_alike_are_measured_too():
     rows = _compositions(20)
     rows[:, WORDS == "macro_sift"] = 0
-    usual, left_out = usual_words(rows, WORDS)
+    usual, left_out = usual_compositions(rows, WORDS)
     assert np.isfinite(left_out).all() and (left_out[:, 2] == 0).all()
     assert (usual.distances(rows + 1, WORDS)[:, 2] == 0).all()
     for alike in (rows[:1], np.repeat(rows[:1], 5, axis=0)):
-        usual, left_out = usual_words(alike, WORDS)
+        usual, left_out = usual_compositions(alike, WORDS)
         assert (left_out == 0).all() and (usual.distances(rows, WORDS) == 0).all()

@@ -173,7 +173,8 @@ def _nearest(flow: Flow, model: FrozenModel) -> pd.DataFrame:
     if not records:
         return pd.DataFrame(columns=list(_COLUMNS), dtype=float)
     counts = np.stack([np.concatenate([r[v] for v in VOCABULARIES]) for r in records.values()])
-    found = model.groups.assign(counts, far_of(records))
+    zones = np.asarray([r["zones"] for r in records.values()], np.uint32)
+    found = model.groups.assign(counts, far_of(records), zones)
     columns = {name: getattr(found, name) for name in _COLUMNS}
     return pd.DataFrame(columns, index=list(records))
 

@@ -1,10 +1,11 @@
 """How well a volume belongs to a group: a p-value from what its own volumes would have had, each left out itself.
 
-Four things are strange in a volume: it lies far from the group in the space in which groups were formed, its words are
-not those of the group, they are not composed as anybody's are, some features lie far from every word. Each is measured
-in units of what one in twenty of the population's own volumes reaches, and the largest counts. A volume of a group that
-is held out has a score as the group's own volumes have when each is left out; the share of those that score as much is
-its p-value, which is at most any level in no more than that share of the volumes (conformal prediction).
+Five things are strange in a volume: it lies far from the group in the space in which groups were formed, its words are
+not those of the group, they are not composed as anybody's are, nor are the densities of its lungs, some features lie
+far from every word. Each is measured in units of what one in twenty of the population's own volumes reaches, and the
+largest counts. A volume of a group that is held out has a score as the group's own volumes have when each is left out;
+the share of those that score as much is its p-value, which is at most any level in no more than that share of the
+volumes (conformal prediction).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Belonging:
         cluster : (volume,) array of int
             Groups. A group of one says nothing.
         far : (volume, measure) array
-            What is strange whatever the group: distances of the features from words, of the words from usual ones.
+            What is strange whatever the group: how far features lie from words, words and densities from usual ones.
         """
         size = np.bincount(cluster)
         told = size[cluster] > 1

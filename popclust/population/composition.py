@@ -1,8 +1,8 @@
-"""Which compositions of words are usual in a population: how far one lies, measured by how words vary together.
+"""Which compositions are usual in a population, of words or of densities: how far one lies, by how parts vary together.
 
 A kind that nobody has seen may lie no farther from the groups than their own volumes do, and yet in a direction in
 which volumes never differ. Distance in units of the population's own covariance (Mahalanobis) sees that; with fewer
-volumes than words the covariance is drawn towards a multiple of the identity, as much as its own error asks for.
+volumes than parts the covariance is drawn towards a multiple of the identity, as much as its own error asks for.
 """
 
 from __future__ import annotations
@@ -13,46 +13,44 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
-from popclust.population.vocabulary import VOCABULARIES
-
 _FLOOR = 1e-6
-"""Least variance of a direction, in units of the mean one: a word that nobody has must not decide alone."""
+"""Least variance of a direction, in units of the mean one: what nobody has must not decide alone."""
 
 
 @dataclass(frozen=True)
-class UsualWords:
-    """Mean and shrunk precision of word compositions, every vocabulary by itself."""
+class Usual:
+    """Mean and shrunk precision of compositions of words or bins, every kind (vocabulary, histogram) by itself."""
 
-    word_means: NDArray[np.float64]
+    means: NDArray[np.float64]
     """(word,) mean composition."""
-    word_precision: NDArray[np.float64]
-    """(word, word) inverse of the shrunk covariance; 0 between vocabularies, and where all volumes are alike."""
+    precision: NDArray[np.float64]
+    """(word, word) inverse of the shrunk covariance; 0 between kinds, and where all volumes are alike."""
 
-    def distances(self, compositions: NDArray[np.float64], vocabulary_of_word: NDArray) -> NDArray[np.float64]:
-        """(volume, vocabulary) distances of compositions (volume, word) from the population's mean."""
-        moved = compositions - self.word_means
-        squared = moved * (moved @ self.word_precision)
-        parts = [squared[:, vocabulary_of_word == name].sum(axis=1) for name in VOCABULARIES]
-        return np.sqrt(np.maximum(np.stack(parts, axis=1), 0))
+    def distances(self, compositions: NDArray[np.float64], kind_of_word: NDArray) -> NDArray[np.float64]:
+        """(volume, kind) distances of compositions (volume, word) from the population's mean; kinds as they come."""
+        moved = compositions - self.means
+        squared = moved * (moved @ self.precision)
+        found = np.zeros((len(compositions), len(_kinds(kind_of_word))))
+        for at, kind in enumerate(_kinds(kind_of_word)):
+            found[:, at] = squared[:, kind_of_word == kind].sum(axis=1)
+        return np.sqrt(np.maximum(found, 0))
 
 
-def usual_words(
-    compositions: NDArray[np.float64], vocabulary_of_word: NDArray
-) -> tuple[UsualWords, NDArray[np.float64]]:
+def usual_compositions(compositions: NDArray[np.float64], kind_of_word: NDArray) -> tuple[Usual, NDArray[np.float64]]:
     """Learn what is usual, and how far each volume lies from what is usual in the others.
 
     Parameters
     ----------
     compositions : (volume, word) array
-        Roots of the shares of words.
-    vocabulary_of_word : (word,) array of str
-        The vocabulary of each word.
+        Roots of shares.
+    kind_of_word : (word,) array of str
+        What each is a share of.
 
     Returns
     -------
-    UsualWords
+    Usual
         Of all volumes.
-    (volume, vocabulary) array
+    (volume, kind) array
         Distance of each volume, itself left out of mean and covariance, but not of how much that is shrunk.
 
     References
@@ -61,9 +59,9 @@ def usual_words(
     """
     n_volumes, n_words = compositions.shape
     means, precision = compositions.mean(axis=0), np.zeros((n_words, n_words))
-    left_out = np.zeros((n_volumes, len(VOCABULARIES)))
-    for at, name in enumerate(VOCABULARIES):
-        own = np.flatnonzero(vocabulary_of_word == name)
+    left_out = np.zeros((n_volumes, len(_kinds(kind_of_word))))
+    for at, kind in enumerate(_kinds(kind_of_word)):
+        own = np.flatnonzero(kind_of_word == kind)
         moved = compositions[:, own] - means[own]
         if n_volumes < 2 or not moved.any():
             continue
@@ -72,7 +70,11 @@ def usual_words(
         inverse = np.linalg.inv(covariance + floor * np.eye(len(own)))
         precision[np.ix_(own, own)] = inverse
         left_out[:, at] = _left_out(np.einsum("vw,vw->v", moved @ inverse, moved), float(shrinkage))
-    return UsualWords(means, precision), left_out
+    return Usual(means, precision), left_out
+
+
+def _kinds(kind_of_word: NDArray) -> list[str]:
+    return list(dict.fromkeys(kind_of_word.tolist()))
 
 
 def _left_out(squared: NDArray[np.float64], shrinkage: float) -> NDArray[np.float64]:

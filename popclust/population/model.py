@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from popclust import schema
 from popclust.errors import InputError
 from popclust.population.belonging import Belonging
-from popclust.population.clustering import descriptor_matrix
-from popclust.population.composition import UsualWords, usual_words
+from popclust.population.clustering import BASELINE, descriptor_matrix, zone_matrix
+from popclust.population.composition import Usual, usual_compositions
 from popclust.population.topics import TopicModel, scale_counts
 from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import EncodeSettings
@@ -52,8 +52,10 @@ class Model:
     """(cluster, feature) centres of the groups."""
     word_centres: NDArray[np.float64]
     """(cluster, word) mean word compositions of the groups, as roots of shares."""
-    usual: UsualWords
+    usual: Usual
     """Which compositions of words are usual, whatever the group."""
+    usual_zones: Usual
+    """Which densities are usual in zones of the lungs; of nothing where nobody knows them."""
     belonging: Belonging
     """What is usual within groups."""
     error_rate: float
@@ -69,6 +71,7 @@ class Model:
         topics: TopicModel,
         cluster: NDArray[np.integer],
         far: NDArray[np.float64] | None = None,
+        zones: NDArray[np.integer] | None = None,
         error_rate: float = 0.05,
     ) -> Model:
         """Freeze a grouping: centres are the means of the groups' descriptors as new volumes get them.
@@ -89,20 +92,31 @@ class Model:
             Group of each volume.
         far : (volume, vocabulary) array, optional
             How far the volumes' features lie from their nearest words; not known by default.
+        zones : (volume, zone, bin) array, optional
+            Histograms of density; not known by default.
         error_rate : float
             Share of volumes of the groups that may be called none of these.
         """
         words = np.asarray(vocabulary_of_word, object)
         nothing = np.zeros((0, 0))
-        unknown = UsualWords(nothing.ravel(), nothing), Belonging(nothing, nothing.ravel(), nothing.ravel())
-        model = cls(descriptor, words, masses, topics, nothing, nothing, *unknown, error_rate)
+        unknown = Usual(nothing.ravel(), nothing), Belonging(nothing, nothing.ravel(), nothing.ravel())
+        model = cls(descriptor, words, masses, topics, nothing, nothing, unknown[0], *unknown, error_rate)
         parts = model.descriptors(counts), model.compositions(counts)
-        usual, from_usual = usual_words(parts[1], words)
+        usual, from_words = usual_compositions(parts[1], words)
+        densities = np.zeros((len(counts), 0)) if zones is None else zone_matrix(zones)
+        usual_zones, from_zones = usual_compositions(densities, _zone_labels(densities.shape[1]))
         groups = range(int(cluster.max()) + 1)
         centres = [np.stack([p[cluster == g].mean(axis=0) for g in groups]) for p in parts]
         own = np.stack([np.linalg.norm(p - c[cluster], axis=1) for p, c in zip(parts, centres, strict=True)])
-        belonging = Belonging.learnt(own, cluster, np.hstack([_known(far, len(counts)), from_usual]))
-        return replace(model, centres=centres[0], word_centres=centres[1], usual=usual, belonging=belonging)
+        belonging = Belonging.learnt(own, cluster, np.hstack([_known(far, len(counts)), from_words, from_zones]))
+        return replace(
+            model,
+            centres=centres[0],
+            word_centres=centres[1],
+            usual=usual,
+            usual_zones=usual_zones,
+            belonging=belonging,
+        )
 
     def descriptors(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Volume descriptors (volume, feature) of word counts (volume, word).
@@ -125,8 +139,13 @@ class Model:
         scaled = scale_counts(counts, self.vocabulary_of_word, self.masses)
         return descriptor_matrix("concatenated", scaled, self.vocabulary_of_word, np.zeros((len(counts), 0)))
 
-    def assign(self, counts: NDArray[np.integer], far: NDArray[np.float64] | None = None) -> Assignment:
-        """Put volumes with word counts (volume, word) into the groups; `far` as in `frozen`."""
+    def assign(
+        self,
+        counts: NDArray[np.integer],
+        far: NDArray[np.float64] | None = None,
+        zones: NDArray[np.integer] | None = None,
+    ) -> Assignment:
+        """Put volumes with word counts (volume, word) into the groups; `far` and `zones` as in `frozen`."""
         parts = (self.descriptors(counts), self.centres), (self.compositions(counts), self.word_centres)
         distances = np.stack([np.linalg.norm(rows[:, None, :] - centres[None], axis=2) for rows, centres in parts])
         far = _known(far, len(counts))
@@ -134,8 +153,9 @@ class Model:
         nearest = distances[0].argmin(axis=1)
         ordered = np.sort(distances[0], axis=1)
         margin = ordered[:, 1] - ordered[:, 0] if ordered.shape[1] > 1 else np.full(len(counts), np.inf)
-        from_usual = self.usual.distances(parts[1][0], self.vocabulary_of_word)
-        p_value = self.belonging.p_values(distances, np.hstack([far, from_usual]))[every, nearest]
+        from_words = self.usual.distances(parts[1][0], self.vocabulary_of_word)
+        strange = np.hstack([far, from_words, self._from_zones(zones, len(counts))])
+        p_value = self.belonging.p_values(distances, strange)[every, nearest]
         return Assignment(
             cluster=np.where(p_value > self.error_rate, nearest, -1),
             nearest=nearest,
@@ -144,6 +164,13 @@ class Model:
             p_value=p_value,
             far=(far / self.belonging.usual[len(parts) : len(parts) + far.shape[1]]).max(axis=1),
         )
+
+    def _from_zones(self, zones: NDArray[np.integer] | None, n_volumes: int) -> NDArray[np.float64]:
+        """(volume, 1) distances of densities from usual ones, 0 where they are not known; (volume, 0) without usual."""
+        n_bins = len(self.usual_zones.means)
+        if zones is None or not n_bins:
+            return np.zeros((n_volumes, int(n_bins > 0)))
+        return self.usual_zones.distances(zone_matrix(zones), _zone_labels(n_bins))
 
     def save(self, group: zarr.Group) -> None:
         """Write into a zarr group."""
@@ -158,7 +185,10 @@ class Model:
             "topic_components": self.topics.components,
             "centres": self.centres,
             "word_centres": self.word_centres,
-            **vars(self.usual),
+            "word_means": self.usual.means,
+            "word_precision": self.usual.precision,
+            "zone_means": self.usual_zones.means,
+            "zone_precision": self.usual_zones.precision,
             **vars(self.belonging),
         }
         schema.write_group(group, "model", arrays, attrs)
@@ -178,10 +208,15 @@ class Model:
             TopicModel(array("topic_components"), float(attrs["doc_topic_prior"])),  # type: ignore[arg-type]
             array("centres"),
             array("word_centres"),
-            UsualWords(array("word_means"), array("word_precision")),
+            Usual(array("word_means"), array("word_precision")),
+            Usual(array("zone_means"), array("zone_precision")),
             Belonging(array("spread"), array("usual"), array("scores")),
             float(attrs["error_rate"]),  # type: ignore[arg-type]
         )
+
+
+def _zone_labels(n_bins: int) -> NDArray[np.object_]:
+    return np.full(n_bins, BASELINE, object)
 
 
 def _known(far: NDArray[np.float64] | None, n_volumes: int) -> NDArray[np.float64]:

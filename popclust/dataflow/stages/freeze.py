@@ -37,6 +37,7 @@ def freeze(study: Study) -> Mapping[str, Any]:
             topic_model,
             cluster,
             far_of(study.records("encode", words.volume.values.tolist())),
+            words.zone_counts.values,
             study.settings.freeze.error_rate,
         )
     model.save(study.open_group("model", "groups.zarr", mode="w"))
@@ -53,7 +54,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="freeze",
-    version=3,
+    version=4,
     title="freeze the model",
     sections=("encode", "freeze"),
     reads=("atlas", "vocabulary", "encode", "topics", "associate"),
