@@ -34,7 +34,7 @@ REACH_MM = 36.0
 WALL_SETTINGS: Mapping[str, Any] = {
     "n_resolutions": 2, "grid_spacing_mm": 40.0, "n_iterations": 60, "n_samples": 1000, "bending_weight": 100.0,
 }  # fmt: skip
-"""How it is, whatever the settings say."""
+"""How its free form is found, whatever the settings say."""
 DEPTHS_MM = (12.0, 8.0)
 """Deeper in the atlas's lungs nothing is compared: under the affine map, which is less sure, and under the next."""
 MAX_HU = 150.0

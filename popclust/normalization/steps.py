@@ -104,7 +104,7 @@ def rigid_stage(settings: NormalizeSettings) -> ParameterMap:
 
 
 def affine_stage(settings: NormalizeSettings) -> ParameterMap:
-    """And stretches."""
+    """Turns, shifts, stretches and shears."""
     return _linear_stage(settings, "AffineTransform", (2, 1), 100)
 
 
