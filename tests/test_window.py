@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
-from popclust.dataflow.client import connect, refuse_plain_tcp
+from popclust.dataflow.client import WORKER_CONFIG, connect, refuse_plain_tcp
 from popclust.dataflow.window import Outcome, Task, attempt_each, run_window
 from popclust.errors import InputError, SurroundingsError, VolumeError
 from popclust.settings import ComputeSettings
@@ -191,13 +191,7 @@ def test_loopback_and_tls_are_taken(address: str):
     refuse_plain_tcp(address, allowed=False)
 
 
-@pytest.mark.slow
-def test_no_scheduler_is_said_so():
-    import dask
-
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(SurroundingsError, match="no Dask scheduler"),
-        connect("tcp://127.0.0.1:9"),
-    ):
+def test_no_scheduler_is_said_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(WORKER_CONFIG, "distributed.comm.timeouts.connect", "1s")
+    with pytest.raises(SurroundingsError, match="no Dask scheduler"), connect("tcp://127.0.0.1:9"):
         pass
