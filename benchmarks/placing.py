@@ -26,7 +26,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from popclust.dataflow.learning import TrainingSample
-from popclust.dataflow.stages.encode import read_rows, vocabularies_of
+from popclust.dataflow.stages.encode import count_focal, read_rows, vocabularies_of
 from popclust.features.haralick import sample_haralick
 from popclust.features.sift3d import sample_sift
 from popclust.imaging.ome_zarr import read_ome_zarr
@@ -34,7 +34,7 @@ from popclust.normalization.normalized import Normalized
 from popclust.population.clustering import descriptor_matrix, group_volumes
 from popclust.population.model import Assignment, Model
 from popclust.population.topics import fit_topics, scale_counts
-from popclust.population.vocabulary import VOCABULARIES, Vocabulary, learn_vocabulary, rows_of_vocabularies
+from popclust.population.vocabulary import COUNTED, VOCABULARIES, Vocabulary, learn_vocabulary, rows_of_vocabularies
 from popclust.study import Study
 
 Rows = dict[str, tuple[NDArray, NDArray]]
@@ -66,6 +66,7 @@ def folds(study: Study, kind: pd.Series, draw: int, strangers: Sequence[Rows] = 
     """Every kind left out; `kind` by volume."""
     rows = [*(read_rows(study, v) for v in kind.index), *strangers]
     known = np.asarray(study.open_group("word_counts.zarr")["zone_counts"][...])  # type: ignore[index]
+    n_focal = [*(count_focal(study, v) for v in kind.index), *(0 for _ in strangers)]
     zones = np.concatenate([known, known[:1].repeat(len(strangers), axis=0)])
     for at, unknown in enumerate(sorted(kind.unique())):
         is_unknown = (kind == unknown).to_numpy()
@@ -76,11 +77,12 @@ def folds(study: Study, kind: pd.Series, draw: int, strangers: Sequence[Rows] = 
         words = vocabularies(study, kind.index[learnt], seed=draw)
         near = [{n: words[n].nearest(*r[n]) for n in VOCABULARIES} for r in rows]
         counts = [
-            np.concatenate([np.bincount(x[n].word, minlength=len(words[n].centres)) for n in VOCABULARIES])
-            for x in near
+            np.concatenate([*(np.bincount(x[n].word, minlength=len(words[n].centres)) for n in VOCABULARIES), [focal]])
+            for x, focal in zip(near, n_focal, strict=True)
         ]
         far = [[x[n].far for n in VOCABULARIES] for x in near]
-        of_word = np.repeat(np.array(VOCABULARIES, object), [len(words[n].centres) for n in VOCABULARIES])
+        n_words = [*(len(words[n].centres) for n in VOCABULARIES), 1]
+        of_word = np.repeat(np.array(COUNTED, object), n_words)
         yield Fold(unknown, learnt, is_unknown, np.stack(counts), np.array(far), of_word, zones)
 
 

@@ -69,6 +69,7 @@ STORES = {
         sift_position_mm     float32  keypoint,axis       mm  position z, y, x in the atlas
         scale_mm             float32  keypoint            mm  sigma of the Gaussian at which it was taken
         diameter_mm          float32  keypoint            mm  size on the body: small ones are micro_sift
+        focal_mm             float32  sample              mm  distance of a texture sample to the nearest focal density
         zones                uint32   zone,bin            -   voxels of six zones of the lungs by density
         training_haralick    float32  haralick_row,haralick_column -  some rows for the vocabularies: features, position
         training_micro_sift  float32  micro_sift_row,sift_column   -  the same of the small keypoints

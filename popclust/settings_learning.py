@@ -65,6 +65,10 @@ class EncodeSettings:
     """The same for micro_sift."""
     mass_macro_sift: Weight = 500.0
     """The same for macro_sift."""
+    mass_focal: Weight = 4000.0
+    """What focal densities count at most, where lungs are full of them; in healthy ones next to nothing. 0: nothing."""
+    half_focal: Annotated[float, Meta(gt=0, lt=1)] = 0.004
+    """Share of texture samples near a focal density at which they count half of that: about one in a litre."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from popclust.dataflow.pipeline import go_through
 from popclust.dataflow.progress import Progress
 from popclust.dataflow.quarantine import Quarantine
 from popclust.dataflow.runcard import RunCard
-from popclust.dataflow.stages.encode import far_of
+from popclust.dataflow.stages.encode import counts_of, far_of
 from popclust.dataflow.state import State
 from popclust.errors import InputError
-from popclust.population.vocabulary import VOCABULARIES
 from popclust.settings import ComputeSettings
 from popclust.study import Study
 
@@ -172,7 +171,7 @@ def _nearest(flow: Flow, model: FrozenModel) -> pd.DataFrame:
     records = flow.study.records("encode", sorted(flow.finished("encode")))
     if not records:
         return pd.DataFrame(columns=list(_COLUMNS), dtype=float)
-    counts = np.stack([np.concatenate([r[v] for v in VOCABULARIES]) for r in records.values()])
+    counts = counts_of(records)
     zones = np.asarray([r["zones"] for r in records.values()], np.uint32)
     found = model.groups.assign(counts, far_of(records), zones)
     columns = {name: getattr(found, name) for name in _COLUMNS}

@@ -27,7 +27,7 @@ from popclust.study import Study
 
 STAGES = ("ingest", "normalize", "extract", "encode")
 """What a new volume passes."""
-MODEL_FORMAT = 5
+MODEL_FORMAT = 6
 """Version of model/. A model of another version is refused, never guessed at."""
 _LEARNT = ("atlas", "vocabulary")
 _MANIFEST = "model.json"

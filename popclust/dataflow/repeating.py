@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from popclust import schema
 from popclust.dataflow.learning import TrainingSample, fit_of_groups
 from popclust.dataflow.stages import stage_named
-from popclust.dataflow.stages.encode import read_rows, vocabularies_of
+from popclust.dataflow.stages.encode import count_focal, read_rows, vocabularies_of
 from popclust.population.clustering import descriptor_matrix, group_by_centres, matrix_of, numbers_of_clusters
 from popclust.population.duplicates import one_id_per_person
 from popclust.population.nuisance import Nuisance
@@ -32,7 +32,7 @@ from popclust.population.repeats import (
     stability_in_runs,
 )
 from popclust.population.topics import fit_topics, scale_counts
-from popclust.population.vocabulary import VOCABULARIES, FeatureScaling, Vocabulary, learn_vocabulary
+from popclust.population.vocabulary import COUNTED, FOCAL, VOCABULARIES, FeatureScaling, Vocabulary, learn_vocabulary
 from popclust.study import Study
 
 FOLDER = "repeats"
@@ -75,7 +75,7 @@ def prepare(study: Study, n_runs: int) -> None:
 def words_of(study: Study) -> NDArray[np.str_]:
     """(word,) vocabulary of each word of a run; a vocabulary that finds fewer words leaves columns empty."""
     settings = study.settings.vocabulary
-    return np.repeat(VOCABULARIES, [getattr(settings, f"n_words_{v}") for v in VOCABULARIES])
+    return np.repeat(COUNTED, [*(getattr(settings, f"n_words_{v}") for v in VOCABULARIES), 1])
 
 
 def descriptors_of(study: Study) -> list[str]:
@@ -118,6 +118,7 @@ def count_chunk(study: Study, n_runs: int, start: int, stop: int) -> None:
     for at, volume_id in enumerate(volumes_of(study)[start:stop]):
         study.check_part("extract", str(volume_id), stage_named("extract").files_of(str(volume_id)))
         rows = read_rows(study, str(volume_id))
+        counts[:, at, first[FOCAL]] = count_focal(study, str(volume_id))
         for run, vocabularies in enumerate(words):
             for name, (features, positions_mm) in rows.items():
                 found = vocabularies[name].counts(features, positions_mm)

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from distributed import Client
 from rich.console import Console
@@ -16,11 +15,11 @@ from popclust import storage
 from popclust.dataflow.assign import pass_through
 from popclust.dataflow.flow import Flow
 from popclust.dataflow.frozen import STAGES, FrozenModel, open_model
+from popclust.dataflow.stages.encode import counts_of
 from popclust.errors import InputError
 from popclust.evaluation.counting import ReportTerms, count_population
 from popclust.evaluation.replication import REPLICATED, UNDERPOWERED
 from popclust.evaluation.replication import replicate as test_again
-from popclust.population.vocabulary import VOCABULARIES
 from popclust.reported import Reported
 from popclust.study import Study
 
@@ -149,7 +148,7 @@ def _test(flow: Flow, model: FrozenModel, reported: Reported, study: Study, othe
         raise InputError(
             f"{other.url}: no volume of the second population could be placed; see {work.url}/quarantine.parquet"
         )
-    counts = np.stack([np.concatenate([r[v] for v in VOCABULARIES]) for r in records.values()])
+    counts = counts_of(records)
     n_clusters, volume_id = len(model.groups.centres), list(records)
     clusters = pd.DataFrame({"volume_id": volume_id, "descriptor": model.groups.descriptor, "seed": 0})
     clusters = clusters.assign(n_clusters=n_clusters, cluster=model.groups.assign(counts).nearest)

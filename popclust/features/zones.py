@@ -36,10 +36,20 @@ def zone_histograms(volume: Volume, lung: Volume) -> NDArray[np.uint32]:
     image = resample(volume, SPACING_MM)
     smooth = image.with_values(ndimage.gaussian_filter(image.voxels.astype(np.float32), 1.0))
     index = np.argwhere(lung.voxels)
-    depth = ndimage.distance_transform_edt(lung.voxels, sampling=lung.spacing_mm)[tuple(index.T)]
+    depth = _depth_mm(lung, index)
     points = lung.index_to_mm(index)
     hu = np.clip(sample(smooth, points), EDGES_HU[0], EDGES_HU[-1])
     upper, back = (points[:, axis] > points[:, axis].mean() for axis in (0, 1))
     is_rim = depth < RIM_MM
     zones = (upper & is_rim, upper & ~is_rim, ~upper & is_rim, ~upper & ~is_rim, back, ~back)
     return np.stack([np.histogram(hu[zone], EDGES_HU)[0] for zone in zones]).astype(np.uint32)
+
+
+def _depth_mm(lung: Volume, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) distance of the lung's voxels (n, 3) to what is no lung: none is nearer than the box around the lung."""
+    if not len(index):
+        return np.zeros(0)
+    first = np.maximum(index.min(axis=0) - 1, 0)
+    box = tuple(slice(a, b + 2) for a, b in zip(first, index.max(axis=0), strict=True))
+    depth = ndimage.distance_transform_edt(lung.voxels[box], sampling=lung.spacing_mm)
+    return np.asarray(depth[tuple((index - first).T)])

@@ -15,6 +15,8 @@ from sklearn.covariance import ledoit_wolf
 
 _FLOOR = 1e-6
 """Least variance of a direction, in units of the mean one: what nobody has must not decide alone."""
+_LEAST_SD = 0.1
+"""Least standard deviation of a kind with a single part: a population may have next to nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,19 @@ def usual_compositions(compositions: NDArray[np.float64], kind_of_word: NDArray)
     for at, kind in enumerate(_kinds(kind_of_word)):
         own = np.flatnonzero(kind_of_word == kind)
         moved = compositions[:, own] - means[own]
-        if n_volumes < 2 or not moved.any():
+        is_single = len(own) == 1
+        if n_volumes < 2 or not (moved.any() or is_single):
             continue
-        covariance, shrinkage = ledoit_wolf(moved, assume_centered=True)
-        floor = _FLOOR * np.trace(covariance) / len(own)
+        if is_single:
+            covariance, shrinkage = moved.T @ moved / n_volumes, 0.0
+        else:
+            covariance, shrinkage = ledoit_wolf(moved, assume_centered=True)
+        floor = _LEAST_SD**2 if is_single else _FLOOR * np.trace(covariance) / len(own)
         inverse = np.linalg.inv(covariance + floor * np.eye(len(own)))
         precision[np.ix_(own, own)] = inverse
         left_out[:, at] = _left_out(np.einsum("vw,vw->v", moved @ inverse, moved), float(shrinkage))
+        if is_single:  # where nobody has any, what one in twenty has is nothing: a little is no stranger than that
+            left_out[:, at] = np.maximum(left_out[:, at], 1.0)
     return Usual(means, precision), left_out
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import LatentDirichletAllocation
 
 from popclust.errors import InputError
-from popclust.population.vocabulary import VOCABULARIES
+from popclust.population.vocabulary import FOCAL, VOCABULARIES
 from popclust.settings import EncodeSettings, TopicsSettings
 
 ONLINE_BATCH = 256
@@ -55,7 +55,8 @@ def scale_counts(
     """Scale each volume's counts so that every vocabulary has its stated mass.
 
     Without it some 10^4 texture samples would drown some 10^2 keypoints. A volume with no feature of a vocabulary
-    keeps zeros there.
+    keeps zeros there. Focal densities are few whatever they mean, so their share s of the texture samples counts as
+    ``mass s^2 / (s^2 + half^2)``: next to nothing where lungs have one by chance, all where they are full of them.
 
     Parameters
     ----------
@@ -76,7 +77,15 @@ def scale_counts(
         own = np.asarray(vocabulary_of_word) == name
         sums = scaled[:, own].sum(axis=1, keepdims=True)
         scaled[:, own] *= np.divide(mass, sums, out=np.zeros_like(sums), where=sums > 0)
+    is_focal, is_texture = (np.asarray(vocabulary_of_word) == name for name in (FOCAL, "haralick"))
+    scaled[:, is_focal] = focal_mass(counts[:, is_focal], counts[:, is_texture].sum(axis=1, keepdims=True), settings)
     return scaled
+
+
+def focal_mass(n_near: ArrayLike, n_samples: ArrayLike, settings: EncodeSettings) -> NDArray[np.float64]:
+    """What texture samples near focal densities count, of so many samples."""
+    share = np.asarray(n_near, np.float64) / np.maximum(n_samples, 1)
+    return np.asarray(settings.mass_focal * share**2 / (share**2 + settings.half_focal**2))
 
 
 def fit_topics(scaled_counts: NDArray[np.float64], settings: TopicsSettings) -> TopicModel:

@@ -15,7 +15,11 @@ from popclust.population.nuisance import Nuisance, no_nuisance
 from popclust.settings import VocabularySettings
 
 VOCABULARIES = ("haralick", "micro_sift", "macro_sift")
-"""The three vocabularies, in the order in which their words are concatenated."""
+"""The three vocabularies that are learnt, in the order in which their words are concatenated."""
+FOCAL = "focal"
+"""The one word that nobody learns, after all others: texture samples near a focal density."""
+COUNTED = (*VOCABULARIES, FOCAL)
+"""All whose words are counted, in their order."""
 
 _BLOCK = 1024
 """Features whose distances to all words are held at once."""

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from popclust.normalization.stored_maps import load_field
-from popclust.population.vocabulary import VOCABULARIES
-from popclust.presentation.profiles import VOCABULARY_TITLES
+from popclust.population.vocabulary import COUNTED, FOCAL, VOCABULARIES
+from popclust.presentation.profiles import VOCABULARY_TITLES, word_title
 from popclust.presentation.style import GROUP_COLOURS
 from popclust.presentation.view import read_store
-from popclust.presentation.word_pictures import feature_rows, read_vocabularies, topic_of_word
+from popclust.presentation.word_pictures import feature_rows, near_focal, read_vocabularies, topic_of_word
 from popclust.study import Study
 
 NOTHING, STRONGEST = "", "topics"
@@ -53,7 +53,7 @@ class Painter:
         self._vocabularies = read_vocabularies(study)
         self._topics = read_store(study, "topics")
         of_word = np.zeros(0, object) if self._topics is None else self._topics["vocabulary"].to_numpy()
-        self._words = {name: np.flatnonzero(of_word == name) for name in VOCABULARIES}
+        self._words = {name: np.flatnonzero(of_word == name) for name in COUNTED}
         self._vocabulary_of_word = of_word
         self._where_of_topic = _where(study, "topics")
         self._where_of_word = _where(study, "words")
@@ -79,7 +79,7 @@ class Painter:
         """A word in plain words: its vocabulary and number, and where it lives."""
         vocabulary = str(self._vocabulary_of_word[word])
         number = word - int(self._words[vocabulary][0])
-        return _with_place(f"{VOCABULARY_TITLES[vocabulary]}, word {number}", self._where_of_word, word)
+        return _with_place(word_title(vocabulary, number), self._where_of_word, word)
 
     def seen(self, volume_id: str) -> Seen | None:
         """The features of a volume; None where the study no longer holds them."""
@@ -135,13 +135,18 @@ class Painter:
         stored = all(study.exists(name, f"{volume_id}.zarr", "zarr.json") for name in ("features", "normalized"))
         if self._vocabularies is None or self._topics is None or not stored:
             return None
-        rows = feature_rows(study.open_group("features", f"{volume_id}.zarr"), study.settings.sift.micro_macro_mm)
+        group = study.open_group("features", f"{volume_id}.zarr")
+        rows = feature_rows(group, study.settings.sift.micro_macro_mm)
         words, places = [np.zeros(0, np.intp)], [np.zeros((0, 3))]
         for name in VOCABULARIES:
             features, positions = rows[name]
             if len(features) and len(self._words[name]):
                 words.append(self._words[name][0] + self._vocabularies[name].nearest(features, positions).word)
                 places.append(np.asarray(positions, np.float64))
+        focal = near_focal(group)[0]
+        if len(self._words[FOCAL]):
+            words.append(np.repeat(self._words[FOCAL], len(focal)))
+            places.append(np.asarray(focal, np.float64))
         to_volume = load_field(study.open_group("normalized", f"{volume_id}.zarr"), "to_volume")
         word = np.concatenate(words)
         own = self._topics["topic_of_volume"].sel(volume=volume_id).to_numpy()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from popclust import settings
 from popclust.errors import InputError
+from popclust.population.vocabulary import FOCAL
 from popclust.presentation.run_cards import last_card
 from popclust.presentation.view import StudyView, read_store, read_view
 from popclust.settings_types import Kind
@@ -189,10 +190,10 @@ def _images_said(n: Mapping[str, Any], s: Mapping[str, Any]) -> Iterator[str]:
         f"{haralick['step_mm']:g} mm ({haralick['n_levels']} grey levels) and 3D-SIFT descriptors by "
         f"{sift['sampling']} sampling."
     )
-    words = ", ".join(f"{count} {name}" for name, count in n["n_words"].items())
+    words = ", ".join(f"{count} {name}" for name, count in n["n_words"].items() if name != FOCAL)
     yield (
-        f"Visual words ({words}) were counted per volume and summarised as {n['n_topics']} topics by latent Dirichlet "
-        "allocation."
+        f"Visual words ({words}) and texture samples near focal densities were counted per volume and summarised as "
+        f"{n['n_topics']} topics by latent Dirichlet allocation."
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from popclust.population.vocabulary import FOCAL
 from popclust.presentation.association_figure import clipped_log2
 from popclust.presentation.slices import Pictured
 from popclust.presentation.style import (
@@ -64,6 +65,15 @@ class GroupProfile:
     """The volumes nearest the group's centre."""
     is_unstable: bool = False
     """It hardly comes back when the chain is learnt again."""
+
+
+def word_title(vocabulary: str, number: int) -> str:
+    """A word in plain words, by its vocabulary and its number in there.
+
+    >>> word_title("haralick", 7), word_title("focal", 0)
+    ('texture, word 7', 'focal densities')
+    """
+    return "focal densities" if vocabulary == FOCAL else f"{VOCABULARY_TITLES[vocabulary]}, word {number}"
 
 
 def word_shares(counts: NDArray[np.integer], vocabulary_of_word: NDArray) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.presentation.captions import Caption, Drawn
-from popclust.presentation.profiles import VOCABULARY_TITLES
+from popclust.presentation.profiles import VOCABULARY_TITLES, word_title
 from popclust.presentation.slices import WINDOW_WORDS, Tile, mosaic
 from popclust.presentation.style import INK, MUTED, house_style, new_figure, without_frame
 from popclust.presentation.view import StudyView, read_store
@@ -243,8 +243,7 @@ def _draw_word(axes: Axes, seen: WordsSeen, word: int, share: float, patches: Ma
         bar = 10.0 / PATCH_MM
         axes.plot([0.06, 0.06 + bar], [top - 0.93] * 2, color="white", lw=2, solid_capstyle="butt")
         axes.set(xlim=(0, N_TOP_WORDS), ylim=(0, top))
-    title = f"{VOCABULARY_TITLES[vocabulary]}, word {number}"
-    axes.text(0, top - 1.08, title, fontsize=8.5, va="top", color=INK)
+    axes.text(0, top - 1.08, word_title(vocabulary, number), fontsize=8.5, va="top", color=INK)
     where = where_in_words(seen.parts_of_word[word], seen.parts_of_all[word])
     axes.text(0, top - 1.36, f"{share:.1%} of the topic; {where}", fontsize=8, va="top", color=MUTED)
 

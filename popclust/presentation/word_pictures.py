@@ -11,10 +11,12 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from popclust.features.focal import NEAR_MM
 from popclust.imaging.ome_zarr import read_ome_zarr
 from popclust.imaging.volume import AIR_HU, Volume, sample
 from popclust.normalization.stored_maps import load_field, load_volume
-from popclust.population.vocabulary import VOCABULARIES, Vocabulary, rows_of_vocabularies
+from popclust.population.topics import focal_mass
+from popclust.population.vocabulary import COUNTED, FOCAL, VOCABULARIES, Vocabulary, rows_of_vocabularies
 from popclust.presentation.slices import Tile, windowed
 from popclust.presentation.word_places import LungParts
 from popclust.study import Study
@@ -97,7 +99,8 @@ def look_at_words(study: Study, volume_ids: Iterable[str], topics: xr.Dataset) -
     found: list[list[Place]] = [[] for _ in vocabulary_of_word]
     for volume_id in sampled:
         group = study.open_group("features", f"{volume_id}.zarr")
-        for name, (features, positions) in feature_rows(group, study.settings.sift.micro_macro_mm).items():
+        rows = feature_rows(group, study.settings.sift.micro_macro_mm)
+        for name, (features, positions) in rows.items():
             own_words = np.flatnonzero(vocabulary_of_word == name)
             if len(features) == 0 or len(own_words) == 0:
                 continue
@@ -111,8 +114,18 @@ def look_at_words(study: Study, volume_ids: Iterable[str], topics: xr.Dataset) -
             for own, row in nearest_rows(near.word, near.distance).items():
                 z, y, x = (float(p) for p in positions[row])
                 found[own + first].append(Place(volume_id, (z, y, x), float(near.distance[row])))
+        positions, distances = near_focal(group)
+        if len(positions):
+            cell = parts.cell_of(positions)
+            weight = float(focal_mass(len(positions), len(rows["haralick"][0]), study.settings.encode)) / len(positions)
+            z, y, x = (float(p) for p in positions[distances.argmin()])
+            place = Place(volume_id, (z, y, x), float(distances.min()))
+            for word in np.flatnonzero(vocabulary_of_word == FOCAL):
+                np.add.at(cells[word], cell, 1.0)
+                mass += weight * posterior[:, word, None] * np.bincount(cell, minlength=mass.shape[1])
+                found[word].append(place)
     counts = cells.sum(axis=1)
-    of_vocabulary = {v: cells[vocabulary_of_word == v].sum(axis=0) for v in VOCABULARIES}
+    of_vocabulary = {v: cells[vocabulary_of_word == v].sum(axis=0) for v in COUNTED}
     return WordsSeen(
         parts=parts,
         vocabulary_of_word=vocabulary_of_word,
@@ -189,6 +202,13 @@ def read_vocabularies(study: Study) -> dict[str, Vocabulary] | None:
         return None
     urls = {v: study.learnt_path("vocabulary", f"{v}.zarr") for v in VOCABULARIES}
     return {v: Vocabulary.load(zarr.open_group(url, mode="r")) for v, url in urls.items()}
+
+
+def near_focal(group: zarr.Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Texture samples near a focal density, of a volume's store features: positions in the atlas, distances to it."""
+    distance_mm = np.asarray(group["focal_mm"][...])  # type: ignore[index]
+    is_near = distance_mm <= NEAR_MM
+    return np.asarray(group["haralick_position_mm"][...])[is_near], distance_mm[is_near]  # type: ignore[index]
 
 
 def feature_rows(group: zarr.Group, micro_macro_mm: float) -> Mapping[str, tuple[NDArray, NDArray]]:

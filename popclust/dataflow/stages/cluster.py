@@ -81,7 +81,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="cluster",
-    version=4,
+    version=5,
     title="group volumes",
     sections=("cluster", "encode"),
     reads=("topics", "encode"),

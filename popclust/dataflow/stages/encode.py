@@ -12,8 +12,9 @@ import zarr
 from numpy.typing import NDArray
 
 from popclust.dataflow.stage import Known, Stage, Work, each
+from popclust.features.focal import NEAR_MM
 from popclust.parts import Made
-from popclust.population.vocabulary import VOCABULARIES, Vocabulary, rows_of_vocabularies
+from popclust.population.vocabulary import COUNTED, FOCAL, VOCABULARIES, Vocabulary, rows_of_vocabularies
 from popclust.study import Study
 
 _FEATURES = ("haralick", "haralick_position_mm", "sift", "sift_position_mm", "diameter_mm")
@@ -30,9 +31,16 @@ def encode(study: Study, volume_id: str) -> Made:
     words, rows = vocabularies_of(study), read_rows(study, volume_id)
     found = {name: words[name].nearest(values, positions) for name, (values, positions) in rows.items()}
     counts = {name: np.bincount(near.word, minlength=len(words[name].centres)).tolist() for name, near in found.items()}
+    counts[FOCAL] = [count_focal(study, volume_id)]
     far = {name: round(near.far, 6) for name, near in found.items()}
     zones = np.asarray(study.open_group("features", f"{volume_id}.zarr")["zones"][...])  # type: ignore[index]
     return Made({**counts, "zones": zones.tolist(), "far": far})
+
+
+def count_focal(study: Study, volume_id: str) -> int:
+    """Texture samples of one volume that lie near a focal density."""
+    distance_mm = np.asarray(study.open_group("features", f"{volume_id}.zarr")["focal_mm"][...])  # type: ignore[index]
+    return int((distance_mm <= NEAR_MM).sum())
 
 
 def read_rows(study: Study, volume_id: str) -> dict[str, tuple[NDArray, NDArray]]:
@@ -45,19 +53,23 @@ def read_rows(study: Study, volume_id: str) -> dict[str, tuple[NDArray, NDArray]
 def gather(work: Work) -> Made:
     """Write word_counts.zarr."""
     records = work.study.records("encode", sorted(work.finished("encode")))
-    counts = [np.concatenate([np.asarray(r[v], np.uint32) for v in VOCABULARIES]) for r in records.values()]
     first = next(iter(records.values()))
-    vocabulary_of_word = np.repeat(VOCABULARIES, [len(first[v]) for v in VOCABULARIES])
+    vocabulary_of_word = np.repeat(COUNTED, [len(first[v]) for v in COUNTED])
     zones = np.asarray([r["zones"] for r in records.values()], np.uint32)
     dataset = xr.Dataset(
         {
-            "counts": (("volume", "word"), np.stack(counts).astype(np.uint32)),
+            "counts": (("volume", "word"), counts_of(records)),
             "zone_counts": (("volume", "zone", "bin"), zones),
         },
         coords={"volume": list(records), "vocabulary": ("word", vocabulary_of_word)},
     )
     work.study.write_dataset("word_counts", dataset)
     return Made({"n_volumes": len(records), "n_words": len(vocabulary_of_word)})
+
+
+def counts_of(records: Mapping[str, Mapping[str, Any]]) -> NDArray[np.uint32]:
+    """(volume, word) counts of all words, from the stage's records."""
+    return np.array([np.concatenate([r[v] for v in COUNTED]) for r in records.values()], np.uint32)
 
 
 def far_of(records: Mapping[str, Mapping[str, Any]]) -> NDArray[np.float64]:
@@ -77,7 +89,7 @@ def _vocabularies(url: str, marker: str) -> dict[str, Vocabulary]:
 
 STAGE = Stage(
     name="encode",
-    version=5,
+    version=6,
     title="count visual words",
     reads=("extract", "vocabulary"),
     needs=needs,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from popclust import schema
 from popclust.dataflow.stage import Known, Stage
 from popclust.errors import VolumeError
+from popclust.features.focal import distances_mm, focal_densities
 from popclust.features.haralick import sample_haralick
 from popclust.features.sift3d import sample_sift
 from popclust.features.zones import zone_histograms
@@ -47,6 +48,7 @@ def extract(study: Study, volume_id: str) -> Made:
         "sift_position_mm": normalized.to_atlas(shape.position_mm).astype(np.float32),
         "scale_mm": shape.scale_mm,
         "diameter_mm": shape.diameter_mm,
+        "focal_mm": distances_mm(texture.positions_mm, focal_densities(volume, normalized.lung)),
         "zones": zone_histograms(volume, normalized.lung),
     }
     group = study.open_group("features", f"{volume_id}.zarr", mode="w")
@@ -73,7 +75,7 @@ def training_rows(
 
 STAGE = Stage(
     name="extract",
-    version=3,
+    version=4,
     title="sample texture and shape",
     sections=("haralick", "sift", "extract"),
     reads=("ingest", "normalize"),

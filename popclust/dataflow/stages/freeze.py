@@ -54,7 +54,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="freeze",
-    version=4,
+    version=5,
     title="freeze the model",
     sections=("encode", "freeze"),
     reads=("atlas", "vocabulary", "encode", "topics", "associate"),

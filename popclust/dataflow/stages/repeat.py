@@ -36,7 +36,7 @@ def say(record: Mapping[str, Any], line: Callable[..., None]) -> None:
 
 STAGE = Stage(
     name="repeat",
-    version=2,
+    version=3,
     title="learn the chain again",
     sections=("repeat", "vocabulary", "encode", "topics", "cluster"),
     reads=("extract", "vocabulary", "topics", "cluster", "ingest", "duplicates"),

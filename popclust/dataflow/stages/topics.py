@@ -38,7 +38,7 @@ def build(work: Work) -> Made:
 
 STAGE = Stage(
     name="topics",
-    version=2,
+    version=3,
     title="learn topics",
     sections=("encode", "topics"),
     reads=("encode",),
