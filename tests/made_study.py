@@ -188,6 +188,7 @@ def _write_vocabularies(study: Study, ids: list[str]) -> None:
             "sift_position_mm": place_of_sift.astype(np.float32),
             "scale_mm": np.ones(len(sift), np.float32),
             "diameter_mm": np.repeat([1.0, 99.0], 150).astype(np.float32),
+            "focal_mm": np.full(len(rows["haralick"]), np.inf, np.float32),
             "zones": np.ones((6, 24), np.uint32),
             **{f"training_{name}": np.zeros((1, dims[name] + 3), np.float32) for name in WORDS},
         }

@@ -144,6 +144,7 @@ def _write_features(study: Study, planted: pd.Series) -> list[str]:
             "sift_position_mm": place[:80],
             "scale_mm": diameter / 4,
             "diameter_mm": diameter,
+            "focal_mm": np.where(np.arange(200) < 3 * kind, 5.0, np.inf).astype(np.float32),
             "zones": np.ones((6, 4), np.uint32),
             "training_haralick": np.hstack([texture, place]),
             "training_micro_sift": np.hstack([sift[:40], place[:40]]).astype(np.float32),
