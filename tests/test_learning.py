@@ -28,6 +28,7 @@ def inertia(descriptors: NDArray[np.float64], centres: NDArray[np.float64]) -> f
     return float((group_by_centres(descriptors, centres).distance ** 2).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_clusters", [2, 6, 20])
 def test_groups_by_mini_batches_are_as_compact_as_exact_ones(n_clusters: int):
     descriptors, _ = compositions(30_000, 6)
@@ -44,6 +45,7 @@ def test_mini_batches_depend_on_the_seed_and_not_on_the_order_of_kinds():
     assert (minibatch_centres(descriptors[order], 6, 0) == ordered).all()
 
 
+@pytest.mark.slow
 def test_mini_batches_do_not_copy_the_matrix():
     descriptors = np.random.default_rng(0).random((200_000, 40))
     minibatch_centres(descriptors[:20_000], 3, 0)  # what is imported and cached

@@ -46,7 +46,7 @@ def test_every_declared_table_and_store_is_there(finished: Flow):
         table = study.read_table(name)
         assert len(table) > 0 or name in MAY_BE_EMPTY or name.startswith("validity/"), name
     words, topics = study.read_dataset("word_counts"), study.read_dataset("topics")
-    assert words.counts.shape == (N_VOLUMES, 40)
+    assert words.counts.shape == (N_VOLUMES, 41)  # the learnt ones, and focal densities
     assert topics.topic_of_volume.shape == (N_VOLUMES, 5)
     assert study.exists("summary", "index.html")
     assert study.exists("vocabulary", "training.zarr", "zarr.json")

@@ -168,6 +168,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(overlap[linear_sum_assignment(-overlap)].mean())
 
 
+@pytest.mark.slow
 def test_topics_of_many_volumes_are_learnt_online_and_agree_with_batch():
     counts, kind, word_of_topic = _documents(2000)
     settings = TopicsSettings(n_topics=6, batch_limit=2000)
