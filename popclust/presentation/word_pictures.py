@@ -115,15 +115,12 @@ def look_at_words(study: Study, volume_ids: Iterable[str], topics: xr.Dataset) -
                 z, y, x = (float(p) for p in positions[row])
                 found[own + first].append(Place(volume_id, (z, y, x), float(near.distance[row])))
         positions, distances = near_focal(group)
-        if len(positions):
+        for word in np.flatnonzero(vocabulary_of_word == FOCAL) if len(positions) else ():
             cell = parts.cell_of(positions)
-            weight = float(focal_mass(len(positions), len(rows["haralick"][0]), study.settings.encode)) / len(positions)
-            z, y, x = (float(p) for p in positions[distances.argmin()])
-            place = Place(volume_id, (z, y, x), float(distances.min()))
-            for word in np.flatnonzero(vocabulary_of_word == FOCAL):
-                np.add.at(cells[word], cell, 1.0)
-                mass += weight * posterior[:, word, None] * np.bincount(cell, minlength=mass.shape[1])
-                found[word].append(place)
+            np.add.at(cells[word], cell, 1.0)
+            weight = focal_mass(len(positions), len(rows["haralick"][0]), study.settings.encode) / len(positions)
+            mass += weight * posterior[:, word, None] * np.bincount(cell, minlength=mass.shape[1])
+            found[word].append(_nearest_place(volume_id, positions, distances))
     counts = cells.sum(axis=1)
     of_vocabulary = {v: cells[vocabulary_of_word == v].sum(axis=0) for v in COUNTED}
     return WordsSeen(
@@ -202,6 +199,12 @@ def read_vocabularies(study: Study) -> dict[str, Vocabulary] | None:
         return None
     urls = {v: study.learnt_path("vocabulary", f"{v}.zarr") for v in VOCABULARIES}
     return {v: Vocabulary.load(zarr.open_group(url, mode="r")) for v, url in urls.items()}
+
+
+def _nearest_place(volume_id: str, positions: NDArray[np.floating], distances: NDArray[np.floating]) -> Place:
+    at = int(distances.argmin())
+    z, y, x = (float(p) for p in positions[at])
+    return Place(volume_id, (z, y, x), float(distances[at]))
 
 
 def near_focal(group: zarr.Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
