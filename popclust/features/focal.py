@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from popclust.imaging.volume import Volume, resample, sample
+from popclust.imaging.volume import Volume, box_between, crop, resample, sample
 
 SIGMA_MM = 3.0
 """Gaussian under which spots are sought, and the grid: nothing of a scanner's noise is left of their size."""
@@ -93,9 +93,4 @@ def _around_lungs(volume: Volume, lung: Volume) -> Volume:
     """The part of a volume that holds the lungs and what the Gaussian reaches besides."""
     box = np.argwhere(lung.voxels)
     corners = lung.index_to_mm(np.stack([box.min(axis=0), box.max(axis=0)])) + 4 * SIGMA_MM * np.array([[-1], [1]])
-    first, last = volume.mm_to_index(corners)
-    first = np.clip(np.floor(first), 0, np.array(volume.shape) - 1).astype(int)
-    last = np.clip(np.ceil(last), first, np.array(volume.shape) - 1).astype(int)
-    z, y, x = volume.index_to_mm(first[None])[0].tolist()
-    cut = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
-    return Volume(volume.voxels[cut], volume.spacing_mm, (z, y, x))
+    return crop(volume, box_between(volume, corners))

@@ -12,7 +12,7 @@ from popclust.errors import InputError, VolumeError
 from popclust.features.glcm import glcm_features
 from popclust.features.glcm_features import HARALICK_13, IBSI_25
 from popclust.features.sampling import grid_points
-from popclust.imaging.volume import Volume, resample
+from popclust.imaging.volume import Volume, box_around, crop, resample
 from popclust.settings import HaralickSettings
 
 BREATH_HU = -850.0
@@ -21,6 +21,8 @@ _AERATED_HU = -500.0
 """Denser lung is ill, or no lung: it has no say in how deep the breath was."""
 _AERATED_SIGMA_MM = 2.5
 _THINNEST_HU = -985.0
+_TRUNCATE = 3.0
+"""Where Gaussians end, in sigmas."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,15 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
         raise VolumeError("not_finite", "the volume has voxels that are not finite numbers")
     isotropic = resample(volume, settings.spacing_mm)
     mask = mask_on(isotropic, lung)
-    if settings.at_one_breath:
-        isotropic = at_one_breath(isotropic, mask)
-    isotropic = smoothed(isotropic, settings.smoothing_mm, mask if settings.masked else None)
     points = grid_points(mask, step_voxels(settings))
     if len(points) == 0:
         raise VolumeError("no_lung", "no sampling point lies in the lung: the mask is empty or outside the volume")
+    positions_mm = isotropic.index_to_mm(points)
+    box = box_around(mask, _reach_voxels(settings))
+    isotropic, mask, points = crop(isotropic, box), mask[box], points - [s.start for s in box]
+    if settings.at_one_breath:
+        isotropic = at_one_breath(isotropic, mask)
+    isotropic = smoothed(isotropic, settings.smoothing_mm, mask if settings.masked else None)
     features = glcm_features(
         grey_levels(isotropic.voxels, mask, settings),
         points,
@@ -86,7 +91,7 @@ def sample_haralick(volume: Volume, lung: Volume, settings: HaralickSettings) ->
         features=settings.features,
     )
     names = HARALICK_13 if settings.features == "haralick13" else IBSI_25
-    return HaralickSamples(isotropic.index_to_mm(points), features.astype(np.float32), names)
+    return HaralickSamples(positions_mm, features.astype(np.float32), names)
 
 
 def at_one_breath(volume: Volume, mask: NDArray[np.bool_]) -> Volume:
@@ -138,10 +143,16 @@ def smoothed(volume: Volume, sigma_mm: float, mask: NDArray[np.bool_] | None = N
     sigma = [sigma_mm / s for s in volume.spacing_mm]
     voxels = volume.voxels.astype(np.float32)
     if mask is None:
-        return volume.with_values(ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=3.0))
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=3.0)
-    inside = ndimage.gaussian_filter(np.where(mask, voxels, 0), sigma, mode="nearest", truncate=3.0)
+        return volume.with_values(ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=_TRUNCATE))
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=_TRUNCATE)
+    inside = ndimage.gaussian_filter(np.where(mask, voxels, 0), sigma, mode="nearest", truncate=_TRUNCATE)
     return volume.with_values(np.where(mask, inside / np.maximum(weight, 1e-6), voxels))
+
+
+def _reach_voxels(settings: HaralickSettings) -> int:
+    """How far from the lung a voxel may lie and still have a say in its texture."""
+    sigma_mm = max(settings.smoothing_mm, _AERATED_SIGMA_MM)
+    return window_voxels(settings) // 2 + int(np.ceil(_TRUNCATE * sigma_mm / settings.spacing_mm)) + 1
 
 
 def window_voxels(settings: HaralickSettings) -> int:

@@ -16,6 +16,8 @@ SPACING_MM = 3.5
 """Densities are read at this resolution, after a Gaussian of the same width: noise of any scanner is gone."""
 RIM_MM = 12.0
 """Depth of the rim."""
+_TRUNCATE = 4
+"""Where the Gaussian ends, in voxels."""
 
 
 def zone_histograms(volume: Volume, lung: Volume) -> NDArray[np.uint32]:
@@ -33,11 +35,14 @@ def zone_histograms(volume: Volume, lung: Volume) -> NDArray[np.uint32]:
     (zone, bin) array of uint32
         Counts in `ZONES` and between `EDGES_HU`.
     """
-    image = resample(volume, SPACING_MM)
-    smooth = image.with_values(ndimage.gaussian_filter(image.voxels.astype(np.float32), 1.0))
     index = np.argwhere(lung.voxels)
+    if not len(index):
+        return np.zeros((len(ZONES), len(EDGES_HU) - 1), np.uint32)
     depth = _depth_mm(lung, index)
     points = lung.index_to_mm(index)
+    reach = (_TRUNCATE + 1) * SPACING_MM
+    image = resample(volume, SPACING_MM, within_mm=[points.min(axis=0) - reach, points.max(axis=0) + reach])
+    smooth = image.with_values(ndimage.gaussian_filter(image.voxels, 1.0, truncate=_TRUNCATE))
     hu = np.clip(sample(smooth, points), EDGES_HU[0], EDGES_HU[-1])
     upper, back = (points[:, axis] > points[:, axis].mean() for axis in (0, 1))
     is_rim = depth < RIM_MM
@@ -47,8 +52,6 @@ def zone_histograms(volume: Volume, lung: Volume) -> NDArray[np.uint32]:
 
 def _depth_mm(lung: Volume, index: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) distance of the lung's voxels (n, 3) to what is no lung: none is nearer than the box around the lung."""
-    if not len(index):
-        return np.zeros(0)
     first = np.maximum(index.min(axis=0) - 1, 0)
     box = tuple(slice(a, b + 2) for a, b in zip(first, index.max(axis=0), strict=True))
     depth = ndimage.distance_transform_edt(lung.voxels[box], sampling=lung.spacing_mm)

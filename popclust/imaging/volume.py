@@ -63,7 +63,32 @@ class Volume:
         return Volume(values, self.spacing_mm, self.origin_mm)
 
 
-def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = True) -> Volume:
+Box = tuple[slice, slice, slice]
+
+
+def box_around(mask: NDArray[np.bool_], margin: int) -> Box:
+    """The voxels zyx that hold what is true, and a margin as far as there are voxels; all of them where nothing is."""
+    found = ndimage.find_objects(mask.astype(np.uint8)) or [tuple(slice(0, n) for n in mask.shape)]
+    z, y, x = (
+        slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(found[0], mask.shape, strict=True)
+    )
+    return z, y, x
+
+
+def box_between(volume: Volume, corners_mm: ArrayLike) -> Box:
+    """The voxels of a volume between two corners (2, 3) zyx mm, the lower first; at least one along each axis."""
+    return _between(volume.mm_to_index(corners_mm), volume.shape)
+
+
+def crop(volume: Volume, box: Box) -> Volume:
+    """The part of a volume inside a box of voxels."""
+    z, y, x = volume.index_to_mm([s.start for s in box]).tolist()
+    return Volume(np.ascontiguousarray(volume.voxels[box]), volume.spacing_mm, (z, y, x))
+
+
+def resample(
+    volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = True, within_mm: ArrayLike | None = None
+) -> Volume:
     """Resample to another spacing over the same field of view, by linear interpolation.
 
     Parameters
@@ -75,6 +100,9 @@ def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = T
     anti_alias : bool
         Smooth first along the axes that get coarser, with the Gaussian that takes a point of the old
         spacing's width to the new one's: sigma = 0.5 sqrt(factor^2 - 1) old voxels.
+    within_mm : array_like, optional
+        (2, 3) corners zyx, the lower first: of the new grid only what lies between them, with the values that it
+        has in the whole.
 
     Returns
     -------
@@ -86,18 +114,36 @@ def resample(volume: Volume, spacing_mm: float | Vector, *, anti_alias: bool = T
     is_mask = volume.voxels.dtype == bool
     values = volume.voxels.astype(np.float32)
     if np.allclose(wanted, spacing, rtol=1e-6):
-        return volume if is_mask else volume.with_values(values)
+        same = volume if is_mask else volume.with_values(values)
+        return same if within_mm is None else crop(same, box_between(volume, within_mm))
     factor = wanted / spacing
-    if anti_alias:
-        sigma = 0.5 * np.sqrt(np.maximum(factor**2 - 1.0, 0.0))
-        values = ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0)
+    sigma = 0.5 * np.sqrt(np.maximum(factor**2 - 1.0, 0.0)) if anti_alias else np.zeros(3)
     shape = np.maximum(np.round(np.asarray(volume.shape) / factor), 1).astype(int)
     # The new grid keeps the centre of the field of view where it was.
     offset = (np.asarray(volume.shape) - 1) / 2 - factor * (shape - 1) / 2
-    values = ndimage.affine_transform(values, factor, offset, output_shape=tuple(shape), order=1, mode="nearest")
+    first = np.zeros(3, int)
+    if within_mm is not None:
+        part = _between((volume.mm_to_index(within_mm) - offset) / factor, shape)
+        offset, shape = offset + factor * [s.start for s in part], np.array([s.stop - s.start for s in part])
+        reach = 3.0 * sigma + 2
+        needed = _between([offset - reach, offset + factor * (shape - 1) + reach], volume.shape)
+        first, values = np.array([s.start for s in needed]), values[needed]
+    if anti_alias:
+        values = ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0)
+    values = ndimage.affine_transform(
+        values, factor, offset - first, output_shape=tuple(shape), order=1, mode="nearest"
+    )
     z, y, x = np.asarray(volume.origin_mm) + offset * spacing
     dz, dy, dx = wanted.tolist()
     return Volume(values > 0.5 if is_mask else values, (dz, dy, dx), (float(z), float(y), float(x)))
+
+
+def _between(corners: ArrayLike, shape: ArrayLike) -> Box:
+    """The voxels between two corners (2, 3) of fractional indices; at least one along each axis."""
+    lower, upper = np.asarray(corners, dtype=np.float64)
+    first, last = np.clip([np.floor(lower), np.ceil(upper)], 0, np.asarray(shape) - 1).astype(int)
+    z, y, x = (slice(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+    return z, y, x
 
 
 def sample(volume: Volume, points_mm: ArrayLike, *, order: int = 1, outside: float = AIR_HU) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from popclust.errors import VolumeError
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.lungs import segment_lungs
-from popclust.imaging.volume import Vector, Volume, resample
+from popclust.imaging.volume import Vector, Volume, box_around, crop, resample
 from popclust.normalization.body import hull_by_slice
 from popclust.settings import SiftSettings
 
@@ -130,7 +130,7 @@ def prepare(volume: Volume, spacing_mm: float, lungs: Volume | None = None) -> P
     if lung_ml < MIN_LUNG_ML:
         raise VolumeError("no_lung", f"the volume shows {lung_ml:.0f} ml of lung, fewer than {MIN_LUNG_ML:g}")
     low, high = corners_mm(image)
-    box = _box_around(mask.voxels, int(np.ceil(MARGIN_MM / spacing_mm)))
+    box = box_around(mask.voxels, int(np.ceil(MARGIN_MM / spacing_mm)))
     clipped = image.with_values(np.clip(image.voxels, *RANGE_HU))
     return Prepared(crop(clipped, box), crop(mask, box), (_vector(low), _vector(high)))
 
@@ -147,18 +147,6 @@ def on_grid(mask: Volume, grid: Volume) -> Volume:
     offset = mask.mm_to_index([grid.origin_mm])[0]
     values = ndimage.affine_transform(soft, factor, offset, output_shape=grid.shape, order=1)
     return grid.with_values(values > 0.5)
-
-
-def crop(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
-    """The part of a volume inside a box of voxels."""
-    (origin,) = volume.index_to_mm([[s.start for s in box]])
-    return Volume(np.ascontiguousarray(volume.voxels[box]), volume.spacing_mm, _vector(origin))
-
-
-def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
-    (found,) = ndimage.find_objects(mask.astype(np.uint8))
-    z, y, x = (slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(found, mask.shape, strict=True))
-    return z, y, x
 
 
 def _vector(values: NDArray[np.float64]) -> Vector:

@@ -15,6 +15,7 @@ from popclust.features.haralick import sample_haralick
 from popclust.features.sift3d import sample_sift
 from popclust.features.zones import zone_histograms
 from popclust.imaging.ome_zarr import read_ome_zarr
+from popclust.imaging.volume import resample
 from popclust.normalization.normalized import Normalized
 from popclust.parts import Made
 from popclust.population.vocabulary import rows_of_vocabularies, sample_rows
@@ -36,8 +37,10 @@ def extract(study: Study, volume_id: str) -> Made:
     settings = study.settings
     volume = read_ome_zarr(study.path("volumes", f"{volume_id}.ome.zarr"))
     normalized = Normalized.load(study.open_group("normalized", f"{volume_id}.zarr"))
-    texture = sample_haralick(volume, normalized.lung, settings.haralick)
-    shape = sample_sift(volume, normalized.lung, settings.sift, normalized.rotation_to_atlas)
+    isotropic = resample(volume, settings.haralick.spacing_mm)  # once: shape is mostly sought at the same spacing
+    texture = sample_haralick(isotropic, normalized.lung, settings.haralick)
+    same = settings.sift.spacing_mm == settings.haralick.spacing_mm
+    shape = sample_sift(isotropic if same else volume, normalized.lung, settings.sift, normalized.rotation_to_atlas)
     if len(texture.features) == 0:
         raise VolumeError("no_features", "no lung is left to sample: the lungs carried over lie outside the volume")
     is_micro = shape.diameter_mm <= settings.sift.micro_macro_mm
