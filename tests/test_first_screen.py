@@ -54,6 +54,15 @@ def test_the_first_screen_says_who_and_when(made: MadeStudy, page: str, view: St
     assert "2026-01-02" in head
     patients = view.cohort.set_index("volume_id").loc[view.groups["volume_id"], "patient_id"].nunique()
     assert f"38 volumes of {patients} patients, median age " in head and "3 scanner models." in head
+    partly = view.cohort.assign(sex=None, age_years=np.nan)
+    partly[["manufacturer", "model"]] = None
+    nothing = first_screen.population(dataclasses.replace(view, cohort=partly))
+    assert nothing == f"38 volumes of {patients} patients, scanners not known."
+    one = partly.index[partly["volume_id"] == view.groups["volume_id"].iloc[0]]
+    partly.loc[one, ["sex", "age_years", "manufacturer", "model"]] = ["F", 53.0, "ACME", "One"]
+    assert first_screen.population(dataclasses.replace(view, cohort=partly)).endswith(
+        "median age 53 (53 to 53) (known of 1), 100% women (known of 1), 1 scanner model (known of 1)."
+    )
     simulated = made.study.with_settings("summarize", population="Simulated people")
     assert first_screen.population(read_view(simulated)).startswith("Simulated people. 38 volumes of ")
     assert first_screen.made_on({}) == ""

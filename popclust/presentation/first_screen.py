@@ -70,13 +70,21 @@ def population(view: StudyView) -> str:
     facts = [f"{len(grouped):,} volumes of {len(people):,} patients"]
     ages = people["age_years"].dropna()
     if len(ages):
-        facts.append(f"median age {ages.median():.0f} ({ages.min():.0f} to {ages.max():.0f})")
+        of = _unless_all(len(ages), people)
+        facts.append(f"median age {ages.median():.0f} ({ages.min():.0f} to {ages.max():.0f}){of}")
     known = people["sex"].isin(["F", "M"])
     if known.any():
-        facts.append(f"{(people.loc[known, 'sex'] == 'F').mean():.0%} women")
-    models = grouped[["manufacturer", "model"]].fillna("").drop_duplicates()
-    facts.append(f"{len(models):,} scanner model{'' if len(models) == 1 else 's'}")
+        facts.append(f"{(people.loc[known, 'sex'] == 'F').mean():.0%} women{_unless_all(int(known.sum()), people)}")
+    named = grouped[["manufacturer", "model"]].dropna(how="all")
+    n_models = len(named.drop_duplicates())
+    models = f"{n_models:,} scanner model{'' if n_models == 1 else 's'}{_unless_all(len(named), grouped)}"
+    facts.append(models if n_models else "scanners not known")
     return f"{said.rstrip('.')}. {', '.join(facts)}." if said else f"{', '.join(facts)}."
+
+
+def _unless_all(n_known: int, rows: pd.DataFrame) -> str:
+    """How many a fact is known of, where it is not known of every row."""
+    return "" if n_known == len(rows) else f" (known of {n_known:,})"
 
 
 def made_on(run_card: Mapping[str, Any]) -> str:

@@ -105,14 +105,20 @@ def _numbers(view: StudyView) -> dict[str, Any]:
 def _persons(grouped: pd.DataFrame) -> dict[str, Any]:
     persons = grouped.sort_values("volume_id").drop_duplicates("patient_id")
     low, middle, high = persons["age_years"].quantile([0.25, 0.5, 0.75])
-    age = {"age_years_median": _round(middle), "age_years_quartiles": [_round(low), _round(high)]}
+    age = {
+        "n_ages": int(persons["age_years"].count()),
+        "age_years_median": _round(middle),
+        "age_years_quartiles": [_round(low), _round(high)],
+    }
     return {**age, "n_female": int((persons["sex"] == "F").sum()), "n_male": int((persons["sex"] == "M").sum())}
 
 
 def _scanners(grouped: pd.DataFrame) -> dict[str, Any]:
     thickness = grouped["slice_thickness_mm"]
+    named = grouped[["manufacturer", "model"]].dropna(how="all")
     return {
-        "n_scanner_models": len(grouped[["manufacturer", "model"]].drop_duplicates()),
+        "n_scanner_models": len(named.drop_duplicates()),
+        "n_volumes_of_named_scanners": len(named),
         "manufacturers": _counted(grouped["manufacturer"]),
         "n_kernels": int(grouped["kernel"].nunique()),
         "slice_thickness_mm_range": [_round(thickness.min()), _round(thickness.max())],
@@ -165,14 +171,17 @@ def _cohort_said(n: Mapping[str, Any]) -> Iterator[str]:
     known = n["n_female"] + n["n_male"]
     if n["age_years_median"] is not None and known:
         low, high = n["age_years_quartiles"]
+        known_of = "" if n["n_ages"] == n["n_patients_grouped"] else f", known of {n['n_ages']:,}"
         yield (
-            f"Patients were {n['age_years_median']:g} years old in the median (quartiles {low:g} and {high:g}); "
-            f"{n['n_female']:,} of {known:,} whose sex is known were women."
+            f"Patients were {n['age_years_median']:g} years old in the median "
+            f"(quartiles {low:g} and {high:g}{known_of}); {n['n_female']:,} of {known:,} whose sex is known were women."
         )
     makers = ", ".join(f"{maker} ({count:,})" for maker, count in n["manufacturers"].items()) or "unknown makers"
     low, high = n["slice_thickness_mm_range"]
     slices = "" if low is None else f", slices of {low:g} to {high:g} mm"
-    yield f"The volumes came from {n['n_scanner_models']} scanner models ({makers}){slices}."
+    n_unknown = n["n_volumes_grouped"] - n["n_volumes_of_named_scanners"]
+    unnamed = f"; the scanner of {n_unknown:,} is not known" if n_unknown else ""
+    yield f"The volumes came from {n['n_scanner_models']} scanner models ({makers}){slices}{unnamed}."
 
 
 def _images_said(n: Mapping[str, Any], s: Mapping[str, Any]) -> Iterator[str]:
