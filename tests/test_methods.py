@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ import popclust
 from popclust import settings
 from popclust.cli import main
 from popclust.errors import InputError
+from popclust.presentation import methods as module
 from popclust.presentation.methods import Methods, methods
 from popclust.presentation.opened import OpenedStudy
+from popclust.presentation.view import read_view
 from popclust.study import Study
 
 
@@ -51,6 +54,17 @@ def test_the_numbers_are_the_study_s(made: MadeStudy, found: Methods):
     persons = grouped.sort_values("volume_id").drop_duplicates("patient_id")
     assert n["n_female"] == (persons["sex"] == "F").sum()
     assert n["age_years_median"] == persons["age_years"].median()
+
+
+@pytest.mark.parametrize(("has", "said"), [(True, "They are more compact"), (False, "No groups:"), (None, "")])
+def test_the_text_says_whether_there_are_groups_at_all(
+    made: MadeStudy, has: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    view = read_view(made.study)
+    told = replace(view, record={**view.record, "has_groups": has})
+    monkeypatch.setattr(module, "read_view", lambda _: told)
+    text = methods(carded(made.study)).paragraph
+    assert [s for s in ("They are more compact", "No groups:") if s in text] == [said] * bool(said)
 
 
 def test_the_sentences_name_these_numbers(found: Methods):

@@ -99,6 +99,7 @@ def _numbers(view: StudyView) -> dict[str, Any]:
         out |= {"descriptor": reported.descriptor, "n_groups": reported.n_clusters, "seed": reported.seed}
         out |= {"smallest_group": int(sizes.min()), "largest_group": int(sizes.max())}
         out["median_stability"] = round(float(view.groups["stability"].median()), 3)
+        out["has_groups"] = view.record.get("has_groups")
     return out | _tests(view)
 
 
@@ -224,6 +225,10 @@ def _groups_said(n: Mapping[str, Any], s: Mapping[str, Any]) -> Iterator[str]:
         f"{n['n_groups']} groups of {n['smallest_group']:,} to {n['largest_group']:,} volumes are reported (seed "
         f"{n['seed']}, median stability {n['median_stability']:g})."
     )
+    if n["has_groups"] is False:
+        yield "No groups: populations of one kind cut into as many pieces are as compact."
+    elif n["has_groups"]:
+        yield "They are more compact than populations of one kind that are cut into as many pieces."
 
 
 def _tests_said(n: Mapping[str, Any], s: Mapping[str, Any]) -> Iterator[str]:
