@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from popclust.features import haralick
 from popclust.features.haralick import sample_haralick
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Volume, box_around, crop, resample
 from popclust.settings import HaralickSettings
 
@@ -54,3 +56,12 @@ def test_texture_is_the_same_when_only_the_lung_and_what_reaches_it_is_looked_at
     whole = sample_haralick(volume, volume.with_values(lung), settings)
     assert part.features.tobytes() == whole.features.tobytes()
     assert part.positions_mm.tobytes() == whole.positions_mm.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_opening_by_a_box_is_scipy_s(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape, size = rng.integers(1, 40, 3), rng.integers(1, 9, 3)
+    mask = ndimage.gaussian_filter(rng.normal(size=shape), 1.5) > -0.02
+    wanted = ndimage.binary_opening(mask, np.ones(size))
+    assert np.array_equal(opened_by_box(mask, 12.0, (12.0 / size).tolist()), wanted)

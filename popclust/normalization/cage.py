@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.errors import VolumeError
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Volume, resample, sample
 from popclust.normalization.preparation import Prepared, on_grid
 from popclust.normalization.steps import BENDING, METRICS, Channel, affine_stage, free_form, linear_maps
@@ -46,7 +47,7 @@ MIN_ML = 20.0
 
 
 def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, settings: NormalizeSettings) -> Volume:
-    """The atlas's lungs (bool) on the volume's grid, carried over by the chest wall alone.
+    """The atlas's lungs (bool) on the volume's grid, carried over by the chest wall alone, where they are not aerated.
 
     Parameters
     ----------
@@ -72,9 +73,10 @@ def lungs_within_wall(volume: Prepared, reference: Prepared, affine: AffineMap, 
         to_atlas = _bent(fixed, moving, _wall(coarse, template, affine, depth, DEPTHS_MM[1]), affine, settings)
     except VolumeError:  # too little of the wall is seen: nothing is joined, and quality judges the rest
         return volume.lungs.with_values(np.zeros(volume.lungs.shape, bool))
-    points = volume.lungs.index_to_mm(np.indices(volume.lungs.shape).reshape(3, -1).T)
-    is_lung = sample(reference.lungs, to_atlas(points), outside=0.0) > 0.5
-    return volume.lungs.with_values(is_lung.reshape(volume.lungs.shape))
+    is_lung = ~volume.lungs.voxels
+    points = volume.lungs.index_to_mm(np.argwhere(is_lung))
+    is_lung[is_lung] = sample(reference.lungs, to_atlas(points), outside=0.0) > 0.5
+    return volume.lungs.with_values(is_lung)
 
 
 def with_disease(lung: Volume, within_wall: Volume, volume: Prepared) -> Volume:
@@ -96,8 +98,7 @@ def airless_pieces(mask: NDArray[np.bool_], volume: Prepared) -> NDArray[np.bool
     """What of a mask (z, y, x) on the volume's grid is neither aerated nor bone, in pieces thick and large enough."""
     dense = ~volume.lungs.voxels & (volume.image.voxels < MAX_HU)
     spacing = volume.lungs.spacing_mm
-    opened = ndimage.binary_opening(mask & dense, np.ones([max(1, round(OPENING_MM / s)) for s in spacing]))
-    piece, _ = ndimage.label(opened)
+    piece, _ = ndimage.label(opened_by_box(mask & dense, OPENING_MM, spacing))
     ml = np.bincount(piece.ravel()) * np.prod(spacing) / 1000
     ml[0] = 0
     return np.asarray((ml >= MIN_ML)[piece])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Volume
 from popclust.normalization.effusion import FLUID_HU, smoothed_within
 from popclust.normalization.preparation import Prepared
@@ -67,8 +68,7 @@ def _solid_pieces(
     mask: NDArray[np.bool_], hu: NDArray[np.float32], spacing_mm: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """The large pieces of a mask that are denser than fluid in the median."""
-    block = np.ones([max(1, round(OPENING_MM / s)) for s in spacing_mm])
-    label, n_pieces = ndimage.label(ndimage.binary_opening(mask, block))
+    label, n_pieces = ndimage.label(opened_by_box(mask, OPENING_MM, spacing_mm.tolist()))
     numbers = np.arange(n_pieces + 1)
     ml = np.bincount(label.ravel(), minlength=n_pieces + 1) * float(np.prod(spacing_mm)) / 1000
     is_solid = (ml >= MIN_ML) & (numbers > 0)

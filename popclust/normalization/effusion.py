@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Volume
 from popclust.normalization.preparation import Prepared
 
@@ -64,8 +65,7 @@ def with_fluid(lung: Volume, volume: Prepared, between: Volume) -> Volume:
     air = volume.lungs.voxels | (hu <= TISSUE_HU[0])
     border = ndimage.binary_dilation(air) & ~air  # partly air
     tissue = ~air & ~border & ~between.voxels & (hu < TISSUE_HU[1])
-    block = np.ones([max(1, round(OPENING_MM / s)) for s in spacing])
-    pieces, n_pieces = ndimage.label(ndimage.binary_opening(lung.voxels & tissue, block))
+    pieces, n_pieces = ndimage.label(opened_by_box(lung.voxels & tissue, OPENING_MM, lung.spacing_mm))
     fluid = {i: grey for i in range(1, n_pieces + 1) if (grey := _grey_of_fluid(pieces == i, hu, spacing)) is not None}
     if not fluid:
         return lung
@@ -78,7 +78,7 @@ def with_fluid(lung: Volume, volume: Prepared, between: Volume) -> Volume:
             continue
         half_way = (MUSCLE_HU - grey) / 2
         alike = tissue & near & (np.abs(smooth - grey) <= min(TOLERANCE_HU, 0.75 * half_way))
-        connected = _touching(piece, ndimage.binary_opening(alike, block) | piece)
+        connected = _touching(piece, opened_by_box(alike, OPENING_MM, lung.spacing_mm) | piece)
         edge = border | tissue & (smooth >= grey - FAT_EDGE_HU) & (smooth <= grey + 1.25 * half_way)
         joined |= connected | ndimage.binary_dilation(connected) & edge
     return lung.with_values(joined)

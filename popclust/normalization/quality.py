@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Volume, sample
 from popclust.normalization.correspondence import Likeness, likeness_of_parts, middle_of, ncc_or_zero, thinned
 from popclust.normalization.preparation import Prepared
@@ -161,7 +162,7 @@ def filled_of(volume: Prepared, lung: Volume) -> Volume:
     """
     spacing = volume.image.spacing_mm[0]
     dense = lung.voxels & ~volume.lungs.voxels & (volume.image.voxels > AERATED_HU)
-    pieces = ndimage.binary_opening(dense, np.ones((max(1, round(PIECE_MM / spacing)),) * 3))
+    pieces = opened_by_box(dense, PIECE_MM, (spacing,) * 3)
     return lung.with_values(ndimage.binary_dilation(pieces, iterations=max(1, round(BESIDE_MM / spacing))))
 
 
