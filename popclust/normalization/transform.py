@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from popclust.imaging.volume import Vector
+from popclust.normalization import interpolation
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Positions (n, 3) zyx mm in one space -> positions (n, 3) zyx mm in another."""
@@ -78,12 +78,7 @@ class BSplineMap:
     def __call__(self, points_mm: ArrayLike) -> NDArray[np.float64]:
         """Map positions (n, 3) zyx mm."""
         points = np.asarray(points_mm, dtype=np.float64)
-        last = np.asarray(self.coefficients_mm.shape[1:]) - 2.0
-        index = np.clip((points - self.origin_mm) / self.spacing_mm, 1.0, last).T
-        moved = [
-            ndimage.map_coordinates(c, index, order=3, prefilter=False, mode="nearest") for c in self.coefficients_mm
-        ]
-        return points + np.stack(moved, axis=-1)
+        return points + interpolation.cubic(self.coefficients_mm, (points - self.origin_mm) / self.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -118,9 +113,7 @@ class DisplacementField:
     def __call__(self, points_mm: ArrayLike) -> NDArray[np.float64]:
         """Map positions (n, 3) zyx mm."""
         points = np.asarray(points_mm, dtype=np.float64)
-        index = ((points - self.origin_mm) / self.spacing_mm).T
-        moved = [ndimage.map_coordinates(d, index, order=1, mode="nearest") for d in self.displacement_mm]
-        return points + np.stack(moved, axis=-1)
+        return points + interpolation.linear(self.displacement_mm, (points - self.origin_mm) / self.spacing_mm)
 
     def nodes_mm(self) -> NDArray[np.float64]:
         """Positions (n, 3) zyx mm of all nodes, C order."""
