@@ -15,6 +15,7 @@ from dask_ml.wrappers import Incremental
 from distributed import Client
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from popclust import schema
 from popclust.dataflow.stages import stage_named
@@ -238,9 +239,8 @@ def _n_distinct(rows: NDArray[np.float32], limit: int) -> int:
 
 
 def _inertia(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> float:
-    some = rows[:20_000].astype(np.float64)
-    distances = (some**2).sum(1)[:, None] - 2 * some @ centres.T + (centres**2).sum(1)
-    return round(float(distances.min(axis=1).mean()), 6)
+    _, squared = pairwise_distances_argmin_min(rows[:20_000], centres, metric="sqeuclidean")
+    return round(float(squared.mean(dtype=np.float64)), 6)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import zarr
+from numba import njit
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
@@ -93,17 +94,22 @@ class FeatureScaling:
 
     def standardised(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Features (..., d) in units of their robust spread, cut at `_LIMIT`."""
-        return _standardised(features, self.centre, self.spread)
+        rows = features.reshape(-1, features.shape[-1])
+        out = np.empty(rows.shape)
+        _standardise(rows, self.centre, self.spread, 1.0, 1.0, out)
+        return out.reshape(features.shape)
 
     def apply(self, features: NDArray[np.floating], positions_mm: NDArray[np.floating]) -> NDArray[np.float32]:
         """Rows (n, d + 3) of the space in which words are learnt."""
-        visual = self.standardised(features)
-        visual /= np.sqrt(features.shape[1])
+        n, width = features.shape
+        out = np.empty((n, width + 3), np.float32)
+        visual = np.empty((n, width)) if self.nuisance.n_removed else out[:, :width]
+        _standardise(features, self.centre, self.spread, np.sqrt(width), 1.0, visual)
         if self.nuisance.n_removed:
-            visual = visual @ self.nuisance.projection.T
-        place = _standardised(positions_mm, self.position_centre_mm, self.position_spread_mm)
-        place *= self.spatial_weight / np.sqrt(3)
-        return np.concatenate([visual, place], axis=1, dtype=np.float32, casting="same_kind")
+            out[:, :width] = visual @ self.nuisance.projection.T
+        weight = self.spatial_weight / np.sqrt(3)
+        _standardise(positions_mm, self.position_centre_mm, self.position_spread_mm, 1.0, weight, out[:, width:])
+        return out
 
 
 _FAR = 0.95
@@ -288,10 +294,12 @@ def _positive(values: NDArray[np.float64], instead: NDArray[np.float64]) -> NDAr
     return np.where(out > 1e-12, out, 1.0)
 
 
-def _standardised(
-    values: NDArray[np.floating], centre: NDArray[np.float64], spread: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """In one new array: every row goes through here, more than once."""
-    out = np.subtract(values, centre, dtype=np.float64)
-    out /= spread
-    return np.clip(out, -_LIMIT, _LIMIT, out=out)
+@njit(cache=True, nogil=True)
+def _standardise(values, centre, spread, divisor, weight, out):  # type: ignore[no-untyped-def]
+    """In one sweep: every row goes through here, more than once."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = (np.float64(values[i, j]) - centre[j]) / spread[j]
+            value = -_LIMIT if value < -_LIMIT else value
+            value = _LIMIT if value > _LIMIT else value
+            out[i, j] = value / divisor * weight
