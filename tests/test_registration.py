@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popclust.errors import VolumeError
-from popclust.imaging.volume import Volume
+from popclust.imaging.volume import Volume, crop
 from popclust.normalization import elastix
-from popclust.normalization.preparation import crop, on_grid, prepare
+from popclust.normalization.preparation import on_grid, prepare
 from popclust.normalization.registration import _channels, register_affine, register_nonlinear, register_pair
 from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start, size_start
 from popclust.normalization.transform import (

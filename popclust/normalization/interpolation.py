@@ -47,14 +47,14 @@ def cubic(coefficients: NDArray[np.float64], index: NDArray[np.float64]) -> NDAr
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _within(value, low, high):  # type: ignore[no-untyped-def]
     """The value, or the nearer end; the lower one for what is no number."""
     value = value if value > low else low
     return value if value < high else high
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _linear(nodes, index, out):  # type: ignore[no-untyped-def]
     last = (nodes.shape[1] - 1, nodes.shape[2] - 1, nodes.shape[3] - 1)
     for i in range(len(index)):
@@ -80,7 +80,7 @@ def _linear(nodes, index, out):  # type: ignore[no-untyped-def]
             out[i, c] = total
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _spline_weights(t, weights):  # type: ignore[no-untyped-def]
     """Of the four coefficients around a point that lies t after the second."""
     s = 1.0 - t
@@ -90,7 +90,7 @@ def _spline_weights(t, weights):  # type: ignore[no-untyped-def]
     weights[3] = 1.0 - weights[0] - weights[1] - weights[2]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _cubic(coefficients, index, out):  # type: ignore[no-untyped-def]
     shape = coefficients.shape[1:]
     first = np.empty(3, np.int64)
