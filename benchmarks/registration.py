@@ -3,6 +3,7 @@
 python benchmarks/registration.py --fixed F --moving M [--fixed-mask X --moving-mask Y] [--json]
 python benchmarks/registration.py --fixed F (--warps N | --fragments N --moving M | --failures N [--moving M]) [--json]
 
+Of a pair, `*_mm` is how far from its like a branching of the airways lies that both people show (`airway_points.py`).
 Seconds are CPU seconds of one thread. One core: set OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS to 1;
 `--jobs 2` shares the cases of the last three between two processes.
 """
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from airway_points import airway_points
+from numpy.typing import NDArray
 from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped, wrong_map
 from scipy.ndimage import distance_transform_edt
 
@@ -47,6 +50,10 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 
 START_MM, FINAL_MM = 15.0, 4.0
 """A fragment is localised within the first, and right at the end within the second."""
+OUT = ("z_out", "y_out", "x_out")
+"""Where greedy says each voxel of the fixed grid lies in the moving volume."""
+Landmarks = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""By name, zyx (mm) in the fixed and in the moving volume."""
 SHORT = ("kind", "number", "start_mm", "place_mm", "final_mm", "failure_probability", "reasons")
 """What --verbose says of a case."""
 
@@ -66,15 +73,17 @@ def main() -> None:
 def pair(args: argparse.Namespace) -> dict[str, object]:
     """One pair, elastix against greedy, judged with the masks given."""
     fixed, moving = read_volume_file(args.fixed), read_volume_file(args.moving)
-    settings = _settings(args)
+    settings = normalize_settings(args.set)
     started = time.process_time()
     template, volume = (prepare(v, args.spacing) for v in (fixed, moving))
     ways = both_ways(register_pair(volume, template, settings), volume, template, settings.field_spacing_mm)
     seconds = time.process_time() - started
     grid = resample(fixed, args.spacing)
     masks = [_mask(p, q) for p, q in ((args.fixed_mask, template), (args.moving_mask, volume))]
-    ours = _judged(ways, grid, moving, masks)
-    peer = {} if args.no_greedy else _greedy(args, grid, moving, masks)
+    here, there = (airway_points(v) for v in (fixed, moving))
+    both = {name: (here[name], there[name]) for name in here if name in there}
+    ours = _judged(ways, grid, moving, masks) | _off(both, ways.to_volume)
+    peer = {} if args.no_greedy else _greedy(args, grid, moving, masks, both)
     ratio = round(seconds / float(str(peer["greedy_seconds"])), 3) if peer else None
     return {**ours, "seconds": round(seconds, 2), **peer, "ratio": ratio}
 
@@ -134,7 +143,7 @@ def failures(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _one_warp(args: argparse.Namespace, number: int) -> dict[str, Any]:
-    fixed, template, settings = *_whole(args.fixed, args.spacing), _settings(args)
+    fixed, template, settings = *_whole(args.fixed, args.spacing), normalize_settings(args.set)
     rng = np.random.default_rng([args.seed, number])
     grid = resample(fixed, args.spacing)
     warp = random_warp(grid, rng, args.mean_mm)
@@ -156,7 +165,7 @@ def _one_fragment(args: argparse.Namespace, number: int) -> dict[str, Any]:
     `start_mm` and `place_mm` are of the fragment's place: the mean of those points; `final_mm` is the mean of the
     points' own errors.
     """
-    settings, (whole, prepared) = _settings(args), _whole(args.moving, args.spacing)
+    settings, (whole, prepared) = normalize_settings(args.set), _whole(args.moving, args.spacing)
     atlas = _atlas(args.fixed, args.spacing, settings)
     reference = _registered(args.moving, args.fixed, args.spacing, settings)
     part = random_fragment(whole, on_grid(prepared.lungs, whole), np.random.default_rng([args.seed, number]))
@@ -185,7 +194,7 @@ def _one_fragment(args: argparse.Namespace, number: int) -> dict[str, Any]:
 def _one_verdict(args: argparse.Namespace, case: tuple[str, int]) -> list[str]:
     """Codes of why a planted failure or a good variant is rejected; none: it is accepted."""
     kind, number = case
-    settings, (whole, prepared) = _settings(args), _whole(args.moving or args.fixed, args.spacing)
+    settings, (whole, prepared) = normalize_settings(args.set), _whole(args.moving or args.fixed, args.spacing)
     volume = resample(whole, args.spacing)
     rng = np.random.default_rng([args.seed, number, *kind.encode()])
     try:
@@ -266,7 +275,17 @@ def _judged(ways: BothWays, grid: Volume, moving: Volume, masks: list[Volume]) -
     }
 
 
-def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[Volume]) -> dict[str, object]:
+def _off(points: Landmarks, to_moving: PointMap, prefix: str = "") -> dict[str, object]:
+    """How far from where it lies in the moving volume a map takes each landmark of the fixed one, mm."""
+    return {
+        f"{prefix}{name}_mm": round(float(np.linalg.norm(to_moving(here[None])[0] - there)), 2)
+        for name, (here, there) in points.items()
+    }
+
+
+def _greedy(
+    args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[Volume], points: Landmarks
+) -> dict[str, object]:
     """The peer: affine and deformable, NCC 4x4x4, 100x50x10, one thread.
 
     It gets what helps it too: HU clipped as ours, and a mask of the fixed lungs and 2 cm around (without these two its
@@ -282,8 +301,10 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
         "region": lungs.with_values(distance_transform_edt(~lungs.voxels, sampling=lungs.spacing_mm) <= 20.0),
         "mask": on_grid(masks[1], moving_grid),
     }
+    places = grid_points(moving_grid.shape, moving_grid.spacing_mm, moving_grid.origin_mm).T
+    images |= {n: moving_grid.with_values(p.reshape(moving_grid.shape)) for n, p in zip("zyx", places, strict=True)}
     with tempfile.TemporaryDirectory() as folder:
-        paths = {n: str(Path(folder, f"{n}.nii.gz")) for n in (*images, "warp", "mask_out", "out", "jacobian")}
+        paths = {n: str(Path(folder, f"{n}.nii.gz")) for n in (*images, "warp", "mask_out", "out", "jacobian", *OUT)}
         for name, image in images.items():
             _write(image, paths[name])
         pair = f"-i {paths['fixed']} {paths['moving']} -gm {paths['region']}"
@@ -297,6 +318,7 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
         _run_greedy(
             f"{reference} -rm {paths['moving']} {paths['out']} -ri LABEL 0.2vox "
             f"-rm {paths['mask']} {paths['mask_out']} {found}",
+            f"{reference} {' '.join(f'-rm {paths[n]} {paths[o]}' for n, o in zip('zyx', OUT, strict=True))} {found}",
             f"{reference} -rj {paths['jacobian']} {found}",
         )
         carried, out, jacobian = (
@@ -304,10 +326,12 @@ def _greedy(args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[
             read_volume_file(paths["out"]).voxels,
             read_volume_file(paths["jacobian"]).voxels,
         )
+        moved = [read_volume_file(paths[name]) for name in OUT]
     return {
         "greedy_dice": round(dice(lungs.voxels, carried), 4),
         "greedy_ncc": round(ncc(grid.voxels[lungs.voxels], out[lungs.voxels]), 4),
         "greedy_folding_percent": round(100 * float(np.mean(jacobian[lungs.voxels] <= 0)), 4),
+        **_off(points, lambda mm: np.stack([sample(place, mm) for place in moved], axis=1), "greedy_"),
         "greedy_seconds": round(seconds, 2),
     }
 
@@ -337,8 +361,9 @@ def _mask(path: str | None, prepared: Prepared) -> Volume:
     return mask.with_values(mask.voxels > 0)
 
 
-def _settings(args: argparse.Namespace) -> NormalizeSettings:
-    chosen = dict(item.split("=", 1) for item in args.set)
+def normalize_settings(changes: list[str]) -> NormalizeSettings:
+    """The defaults of [normalize], changed by texts NAME=VALUE."""
+    chosen = dict(item.split("=", 1) for item in changes)
     kinds = {f: type(v) for f, v in vars(NormalizeSettings()).items()}
     return NormalizeSettings(**{k: (v == "true") if kinds[k] is bool else kinds[k](v) for k, v in chosen.items()})
 

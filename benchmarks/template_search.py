@@ -2,6 +2,7 @@
 
     popclust simulate PEOPLE --volumes 20 --format nifti --templates 16
     python benchmarks/template_search.py --population PEOPLE [--volumes 20] [--n-best 1 2 3 4] [--spacing 2] [--json]
+    python benchmarks/template_search.py --atlas FILE --templates FILE ... --people FILE ... [--set NAME=VALUE ...]
 
 Every volume is registered to every template once; what a pruned search would have chosen follows from that, and so
 does how often it would have gone on to all (`went_on_share`). The loss is against the highest NCC, ties or not.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from registration import normalize_settings
 
 from popclust.dataflow.stages.atlas import read_atlas_input
 from popclust.imaging.files import read_volume_file
@@ -37,20 +39,31 @@ from popclust.settings import AtlasSettings, NormalizeSettings
 def main() -> None:
     """Parse, search, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--population", required=True, help="folder of popclust simulate")
+    parser.add_argument("--population", help="folder of popclust simulate; or, of volume files, the next three")
+    parser.add_argument("--atlas")
+    parser.add_argument("--templates", nargs="+", default=[])
+    parser.add_argument("--people", nargs="+", default=[])
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of [normalize]")
     parser.add_argument("--volumes", type=int, default=20)
     parser.add_argument("--n-best", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--spacing", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    paths = sorted(map(str, (Path(args.population) / "NIfTI").glob("*.nii.gz")))[: args.volumes]
+    settings = normalize_settings(args.set)
+    if args.population:
+        there = Path(args.population, "atlas")
+        args.atlas, args.templates = str(there / "atlas.nii.gz"), sorted(map(str, there.glob("template_??.nii.gz")))
+        args.people = sorted(map(str, Path(args.population, "NIfTI").glob("*.nii.gz")))
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), initializer=elastix.warm_up) as pool,
     ):
-        _build(pool, args, folder)
-        rows = list(pool.map(search, paths, repeat(folder), repeat(args.spacing), repeat(args.n_best)))
+        _build(pool, args, settings, folder)
+        people = args.people[: args.volumes]
+        rows = list(
+            pool.map(search, people, repeat(folder), repeat(args.spacing), repeat(args.n_best), repeat(settings))
+        )
     figures: dict[str, Any] = {"n_volumes": len(rows), "n_templates": rows[0]["n_templates"]}
     for m in args.n_best:
         choices = [row["pruned"][m] for row in rows]
@@ -68,9 +81,11 @@ def main() -> None:
     print(json.dumps(figures) if args.json else "\n".join(f"{k:16} {v}" for k, v in figures.items()))
 
 
-def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> dict[str, Any]:
+def search(
+    path: str, atlas_folder: str, spacing: float, n_best: list[int], settings: NormalizeSettings
+) -> dict[str, Any]:
     """Both searches for one volume."""
-    settings, atlas = NormalizeSettings(), _atlas(atlas_folder)
+    atlas = _atlas(atlas_folder)
     started = time.process_time()
     volume = prepare(read_volume_file(path), spacing)
     candidates = affine_candidates(volume, atlas, settings)
@@ -99,20 +114,17 @@ def search(path: str, atlas_folder: str, spacing: float, n_best: list[int]) -> d
     return {"n_templates": len(order), "best_ncc": max(final.values()), "pruned": pruned, "pair_seconds": pair_seconds}
 
 
-def _build(pool: ProcessPoolExecutor, args: argparse.Namespace, folder: str) -> None:
+def _build(pool: ProcessPoolExecutor, args: argparse.Namespace, settings: NormalizeSettings, folder: str) -> None:
     """Register all templates to the atlas and leave it in a folder."""
-    there = Path(args.population, "atlas")
-    volumes = [str(there / "atlas.nii.gz"), *sorted(map(str, there.glob("template_??.nii.gz")))]
-    checked = list(pool.map(_checked, repeat(volumes[0]), volumes[1:], repeat(args.spacing)))
-    reference, prepared = _reference(volumes[0], args.spacing)
+    offered = repeat(args.atlas), args.templates, repeat(args.spacing), repeat(settings)
+    checked = list(pool.map(_checked, *offered))
+    reference, prepared = _reference(args.atlas, args.spacing)
     assemble_atlas(prepared, reference.landmarks, checked).save(folder)
 
 
-def _checked(reference: str, template: str, spacing: float) -> CheckedTemplate:
+def _checked(reference: str, template: str, spacing: float, settings: NormalizeSettings) -> CheckedTemplate:
     atlas, prepared = _reference(reference, spacing)
-    return check_template(
-        prepared, atlas, read_atlas_input(template), AtlasSettings(spacing_mm=spacing), NormalizeSettings()
-    )
+    return check_template(prepared, atlas, read_atlas_input(template), AtlasSettings(spacing_mm=spacing), settings)
 
 
 @lru_cache(maxsize=1)

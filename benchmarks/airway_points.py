@@ -1,0 +1,145 @@
+"""Where the airways of a chest CT branch: landmarks that no registration here has seen.
+
+The windpipe and what hangs on it are followed by a threshold that rises until the air leaks into the lung; the
+skeleton of that tree is walked from the top. Three branchings are anatomy that everybody has: the carina, where the
+right upper lobe's bronchus leaves, and where the left main bronchus divides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.morphology import skeletonize
+
+from popclust.imaging.lungs import segment_lungs
+from popclust.imaging.volume import Volume, resample
+
+SPACING_MM = 1.5
+"""The voxels of the test data are 1.4 to 3 mm; between them the tree is interpolated."""
+THRESHOLDS_HU = range(-1020, -690, 10)
+"""Air within the tree, from the emptiest."""
+WINDPIPE_MM2, WINDPIPE_HU = (60.0, 600.0), -800.0
+"""Cross-section of the windpipe and its mean density at most."""
+LEAK, MIN_ML, MAX_ML = 1.5, 15.0, 120.0
+"""Growing by this factor from one threshold to the next (once it has this size), or so large, the tree has leaked."""
+MIDLINE_MM = 35.0
+"""The windpipe lies no farther from the middle of the lungs."""
+TWIG_MM, BRANCH_MM = 10.0, 25.0
+"""Shorter branches are bumps of the wall; a main bronchus and what follows it is longer than the second."""
+
+
+@dataclass
+class _Node:
+    """A voxel of the skeleton and what hangs on it."""
+
+    index: tuple[int, int, int]
+    children: list[_Node] = field(default_factory=list)
+    length_mm: float = 0.0
+    """To the farthest end below."""
+
+
+def airway_points(volume: Volume) -> dict[str, NDArray[np.float64]]:
+    """Positions zyx (mm) of those of 'carina', 'right_upper' and 'left_main' that are found; see the module."""
+    image = resample(volume, SPACING_MM)
+    tree = airway_tree(image)
+    if not tree.any():
+        return {}
+    root = _walked(skeletonize(tree), image.spacing_mm[0])
+    carina = _fork(root, BRANCH_MM)
+    if carina is None:
+        return {}
+    right, left = sorted(_long(carina, BRANCH_MM)[:2], key=lambda n: _centre_x(n))
+    forks = {"carina": carina, "right_upper": _fork(right, TWIG_MM), "left_main": _fork(left, TWIG_MM)}
+    return {name: image.index_to_mm(np.array([n.index]))[0] for name, n in forks.items() if n is not None}
+
+
+def airway_tree(image: Volume) -> NDArray[np.bool_]:
+    """Air of the windpipe and bronchi (z, y, x), as far as a threshold follows it; empty without a windpipe."""
+    hu = ndimage.gaussian_filter(image.voxels, 0.5)
+    seed = _windpipe(image, hu)
+    grown = np.zeros(image.shape, bool)
+    ml = float(np.prod(image.spacing_mm)) / 1000
+    for threshold in THRESHOLDS_HU:
+        label, _ = ndimage.label(hu < threshold)
+        held = np.unique(label[seed & (label > 0)])
+        new = np.isin(label, held[held > 0])
+        size, before = new.sum() * ml, grown.sum() * ml
+        if size > MAX_ML or (before > MIN_ML and size > LEAK * before):
+            break
+        grown = new
+    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown)))
+
+
+def _windpipe(image: Volume, hu: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Its cross-sections in and above the upper third of the lungs: the highest stack of small air at the midline."""
+    z, _, x = np.nonzero(segment_lungs(image).voxels)
+    middle = np.percentile(x, [2, 98]).mean()
+    area = image.spacing_mm[1] * image.spacing_mm[2]
+    kept = np.zeros(image.shape, bool)
+    for k in range(int(np.percentile(z, 66)), image.shape[0]):
+        label, n_parts = ndimage.label(hu[k] < WINDPIPE_HU)
+        sizes = np.bincount(label.ravel(), minlength=n_parts + 1) * area
+        for i in np.flatnonzero((sizes >= WINDPIPE_MM2[0]) & (sizes <= WINDPIPE_MM2[1])):
+            _, column = np.nonzero(label == i)
+            if i > 0 and abs(column.mean() - middle) * image.spacing_mm[2] < MIDLINE_MM:
+                kept[k] |= label == i
+    stack, n_stacks = ndimage.label(kept)
+    if n_stacks == 0:
+        return kept
+    heights = [np.ptp(piece[0].indices(image.shape[0])[:2]) for piece in ndimage.find_objects(stack)]
+    return np.asarray(stack == 1 + int(np.argmax(heights)))
+
+
+def _walked(skeleton: NDArray[np.bool_], spacing_mm: float) -> _Node:
+    """The skeleton as a tree that hangs on its highest voxel, with the length below each voxel."""
+    label, _ = ndimage.label(skeleton, np.ones((3, 3, 3)))
+    largest = label == 1 + int(np.argmax(np.bincount(label.ravel())[1:]))
+    todo = {tuple(i) for i in np.argwhere(largest)}
+    top = max(todo)
+    todo.discard(top)
+    root = _Node(top)
+    queue = [root]
+    for node in queue:
+        around = sorted(
+            (i for i in _neighbours(node.index) if i in todo), key=lambda i: sum(abs(np.subtract(i, node.index)))
+        )
+        for i in around:
+            if i in todo:
+                todo.discard(i)
+                node.children.append(_Node(i))
+        queue += node.children
+    for node in reversed(queue):
+        node.length_mm = max(
+            (c.length_mm + spacing_mm * float(np.linalg.norm(np.subtract(c.index, node.index))) for c in node.children),
+            default=0.0,
+        )
+    return root
+
+
+def _neighbours(index: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    z, y, x = index
+    return [(z + a, y + b, x + c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)]
+
+
+def _long(node: _Node, length_mm: float) -> list[_Node]:
+    """Children with a branch of this length below them, the longest first."""
+    return sorted((c for c in node.children if c.length_mm >= length_mm), key=lambda c: -c.length_mm)
+
+
+def _fork(node: _Node | None, length_mm: float) -> _Node | None:
+    """The first voxel from here down with two branches of this length."""
+    while node is not None and len(_long(node, length_mm)) < 2:
+        node = (_long(node, 0.0) or [None])[0]
+    return node
+
+
+def _centre_x(node: _Node) -> float:
+    """Mean x of a branch's first 25 mm or so: x grows to the patient's left."""
+    found = []
+    while node.children and len(found) < 16:
+        found.append(node.index[2])
+        node = _long(node, 0.0)[0]
+    return float(np.mean(found or [node.index[2]]))
