@@ -7,7 +7,11 @@ import pytest
 from scipy.spatial import Delaunay
 from test_registration import FAST, chest
 
-from popclust.normalization.body import head_balance, hull_by_slice, spine_balance
+from popclust.errors import VolumeError
+from popclust.imaging.files import read_volume_file
+from popclust.imaging.lungs import segment_lungs
+from popclust.imaging.volume import Volume, resample
+from popclust.normalization.body import head_balance, hull_by_slice, n_bodies, spine_balance
 from popclust.normalization.orientation import find_orientation, flipped
 from popclust.normalization.preparation import prepare
 
@@ -53,3 +57,11 @@ def test_a_way_round_is_believed_where_the_body_says_so_too(lying):
     found = find_orientation(lying, flipped(lying, (1,)), FAST)
     assert found.best == "face_down" and found.advantage > 0.05 and found.body_agrees
     assert find_orientation(lying, lying, FAST).best == "upright"
+
+
+def test_two_bodies_side_by_side_are_told_and_refused(data_path):
+    volume = resample(read_volume_file(data_path("ct/nsclcrg_R01-001.nii.gz")), 3.0)
+    assert n_bodies(volume, segment_lungs(volume)) == 1
+    beside = Volume(np.concatenate([volume.voxels, volume.voxels], axis=2), volume.spacing_mm, volume.origin_mm)
+    with pytest.raises(VolumeError, match="more than one body"):
+        prepare(beside, 5.0)

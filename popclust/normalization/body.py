@@ -19,6 +19,12 @@ NECK_MM = 40.0
 """How far above and below an end of the lungs the windpipe is looked for."""
 TIP_SHARE = 0.12
 """Share of the lungs' length that counts as their tip."""
+TISSUE_HU = -300.0
+"""Less dense is air, if it is no lung."""
+BODY_SHARE = 0.25
+"""A body holds as much of a slice's aerated lung; arms and the table hold none."""
+MAX_LOOKED_AT = 24
+"""Slices in which bodies are counted at most."""
 
 
 def hull_by_slice(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -32,6 +38,18 @@ def hull_by_slice(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
             continue
         out[:] = (grid @ sides[:, :2].T + sides[:, 2] <= 1e-9).all(axis=1).reshape(out.shape)
     return hull
+
+
+def n_bodies(image: Volume, lungs: Volume) -> int:
+    """How many bodies with lungs of their own lie side by side: in the median of the slices with much lung."""
+    area = lungs.voxels.sum(axis=(1, 2))
+    planes = np.flatnonzero(area > 0.2 * area.max())
+    counts = []
+    for k in planes[:: -(-len(planes) // MAX_LOOKED_AT)]:
+        body, n_parts = ndimage.label(ndimage.binary_opening((image.voxels[k] > TISSUE_HU) | lungs.voxels[k]))
+        held = np.bincount(body[lungs.voxels[k]], minlength=n_parts + 1)[1:]
+        counts.append(np.count_nonzero(held >= BODY_SHARE * area[k]))
+    return int(np.median(counts))
 
 
 def spine_balance(image: Volume, hull: NDArray[np.bool_]) -> float:

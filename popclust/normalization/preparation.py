@@ -13,7 +13,8 @@ from popclust.errors import VolumeError
 from popclust.features.sift3d import Keypoints, detect_keypoints
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Vector, Volume, box_around, crop, resample
-from popclust.normalization.body import hull_by_slice
+from popclust.normalization.body import hull_by_slice, n_bodies
+from popclust.normalization.opaque_side import with_opaque_side
 from popclust.settings import SiftSettings
 
 RANGE_HU = (-1000.0, 500.0)
@@ -55,9 +56,14 @@ class Prepared:
         return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
 
     @cached_property
+    def chest(self) -> Volume:
+        """The lungs, and where one should be on a side that shows no air."""
+        return with_opaque_side(self.lungs, self.image)
+
+    @cached_property
     def hull(self) -> NDArray[np.bool_]:
         """(z, y, x) the lungs and what lies between them, slice by slice."""
-        return hull_by_slice(self.lungs.voxels)
+        return hull_by_slice(self.chest.voxels)
 
     @cached_property
     def vessels(self) -> Volume:
@@ -118,7 +124,7 @@ def prepare(volume: Volume, spacing_mm: float, lungs: Volume | None = None) -> P
     Raises
     ------
     VolumeError
-        ``too_small`` (thinner than 4 cm), ``flat`` (constant image) or ``no_lung``.
+        ``too_small`` (thinner than 4 cm), ``flat`` (constant image), ``no_lung`` or ``several_bodies``.
     """
     if min(volume.extent_mm) < MIN_EXTENT_MM or min(volume.shape) < 4:
         raise VolumeError("too_small", f"the volume is thinner than {MIN_EXTENT_MM:g} mm or 4 voxels")
@@ -129,8 +135,10 @@ def prepare(volume: Volume, spacing_mm: float, lungs: Volume | None = None) -> P
     lung_ml = mask.voxels.sum() * spacing_mm**3 / 1000
     if lung_ml < MIN_LUNG_ML:
         raise VolumeError("no_lung", f"the volume shows {lung_ml:.0f} ml of lung, fewer than {MIN_LUNG_ML:g}")
+    if n_bodies(image, mask) > 1:
+        raise VolumeError("several_bodies", "the volume shows more than one body: export each by itself")
     low, high = corners_mm(image)
-    box = box_around(mask.voxels, int(np.ceil(MARGIN_MM / spacing_mm)))
+    box = box_around(with_opaque_side(mask, image).voxels, int(np.ceil(MARGIN_MM / spacing_mm)))
     clipped = image.with_values(np.clip(image.voxels, *RANGE_HU))
     return Prepared(crop(clipped, box), crop(mask, box), (_vector(low), _vector(high)))
 

@@ -109,7 +109,7 @@ def search_start(volume: Prepared, template: Prepared) -> Start:
 def size_start(volume: Prepared, template: Prepared) -> AffineMap:
     """The map that lays the box of a volume's lungs over that of a template's."""
     (low, high), (to_low, to_high) = (
-        np.percentile(p.lungs.index_to_mm(np.argwhere(p.lungs.voxels)), OUTERMOST, axis=0) for p in (volume, template)
+        np.percentile(p.chest.index_to_mm(np.argwhere(p.chest.voxels)), OUTERMOST, axis=0) for p in (volume, template)
     )
     ratio = np.clip((to_high - to_low) / np.maximum(high - low, 1.0), 1 / MAX_SIZE_RATIO, MAX_SIZE_RATIO)
     return AffineMap(np.diag(ratio), (to_low + to_high) / 2 - ratio * (low + high) / 2)
@@ -145,7 +145,7 @@ def extent_in(to_template: AffineMap, volume: Prepared) -> Extent:
 
 def _shifts(volume: Prepared, template: Prepared) -> list[AffineMap]:
     """Shifts that lay the volume's lungs over the template's, from top to top to bottom to bottom and a little on."""
-    (from_low, from_high, from_centre), (to_low, to_high, to_centre) = (_reach(p.lungs) for p in (volume, template))
+    (from_low, from_high, from_centre), (to_low, to_high, to_centre) = (_reach(p.chest) for p in (volume, template))
     ends = sorted([to_low - from_low, to_high - from_high])
     shifts = np.arange(ends[0] - 30.0, ends[1] + 30.0 + SEARCH_STEP_MM, SEARCH_STEP_MM)
     across = to_centre - from_centre
