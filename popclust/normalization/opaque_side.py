@@ -38,14 +38,14 @@ def with_opaque_side(lungs: Volume, image: Volume) -> Volume:
     Returns
     -------
     Volume
-        `lungs` itself where both sides are aerated, where the spine is not seen, and where the other side lies beyond the
-        field of view or shows air.
+        `lungs` itself where both sides are aerated, where the spine is not seen, and where the other side lies beyond
+        the field of view or shows air.
     """
     middle = _spine_x(lungs, image)
     if middle is None:
         return lungs
     is_left = np.arange(lungs.shape[2]) > middle
-    less, more = sorted((np.count_nonzero(lungs.voxels[..., side]) for side in (is_left, ~is_left)))
+    less, more = sorted(np.count_nonzero(lungs.voxels[..., side]) for side in (is_left, ~is_left))
     if less >= MAX_AIR * more:
         return lungs
     index = np.argwhere(lungs.voxels)
