@@ -7,12 +7,12 @@ right upper lobe's bronchus leaves, and where the left main bronchus divides.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import skeletonize
 
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume, resample
@@ -43,6 +43,10 @@ class _Node:
 
 def airway_points(volume: Volume) -> dict[str, NDArray[np.float64]]:
     """Positions zyx (mm) of those of 'carina', 'right_upper' and 'left_main' that are found; see the module."""
+    try:
+        from skimage.morphology import skeletonize
+    except ModuleNotFoundError:
+        sys.exit("the skeleton is missing: pip install scikit-image")
     image = resample(volume, SPACING_MM)
     tree = airway_tree(image)
     if not tree.any():
