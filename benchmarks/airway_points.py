@@ -8,6 +8,7 @@ right upper lobe's bronchus leaves, and where the left main bronchus divides.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import ndimage
 
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume, resample
+from popclust.normalization.transform import PointMap
 
 SPACING_MM = 1.5
 """The voxels of the test data are 1.4 to 3 mm; between them the tree is interpolated."""
@@ -29,6 +31,10 @@ MIDLINE_MM = 35.0
 """The windpipe lies no farther from the middle of the lungs."""
 TWIG_MM, BRANCH_MM = 10.0, 25.0
 """Shorter branches are bumps of the wall; a main bronchus and what follows it is longer than the second."""
+
+
+Landmarks = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""By name, zyx (mm) in a fixed and in a moving volume."""
 
 
 @dataclass
@@ -58,6 +64,20 @@ def airway_points(volume: Volume) -> dict[str, NDArray[np.float64]]:
     right, left = sorted(_long(carina, BRANCH_MM)[:2], key=lambda n: _centre_x(n))
     forks = {"carina": carina, "right_upper": _fork(right, TWIG_MM), "left_main": _fork(left, TWIG_MM)}
     return {name: image.index_to_mm(np.array([n.index]))[0] for name, n in forks.items() if n is not None}
+
+
+def shared_points(fixed: Volume, moving: Volume) -> Landmarks:
+    """The branchings that both volumes show."""
+    here, there = airway_points(fixed), airway_points(moving)
+    return {name: (here[name], there[name]) for name in here if name in there}
+
+
+def off_mm(points: Landmarks, to_moving: PointMap, prefix: str = "") -> dict[str, object]:
+    """How far from where it lies in the moving volume a map takes each landmark of the fixed one, mm."""
+    return {
+        f"{prefix}{name}_mm": round(float(np.linalg.norm(to_moving(here[None])[0] - there)), 2)
+        for name, (here, there) in points.items()
+    }
 
 
 def airway_tree(image: Volume) -> NDArray[np.bool_]:

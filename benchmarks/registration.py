@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from airway_points import airway_points
-from numpy.typing import NDArray
+from airway_points import Landmarks, off_mm, shared_points
 from registration_cases import good_variant, planted_failures, random_fragment, random_warp, warped, wrong_map
 from scipy.ndimage import distance_transform_edt
 
@@ -52,8 +51,6 @@ START_MM, FINAL_MM = 15.0, 4.0
 """A fragment is localised within the first, and right at the end within the second."""
 OUT = ("z_out", "y_out", "x_out")
 """Where greedy says each voxel of the fixed grid lies in the moving volume."""
-Landmarks = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""By name, zyx (mm) in the fixed and in the moving volume."""
 SHORT = ("kind", "number", "start_mm", "place_mm", "final_mm", "failure_probability", "reasons")
 """What --verbose says of a case."""
 
@@ -80,9 +77,8 @@ def pair(args: argparse.Namespace) -> dict[str, object]:
     seconds = time.process_time() - started
     grid = resample(fixed, args.spacing)
     masks = [_mask(p, q) for p, q in ((args.fixed_mask, template), (args.moving_mask, volume))]
-    here, there = (airway_points(v) for v in (fixed, moving))
-    both = {name: (here[name], there[name]) for name in here if name in there}
-    ours = _judged(ways, grid, moving, masks) | _off(both, ways.to_volume)
+    both = shared_points(fixed, moving)
+    ours = _judged(ways, grid, moving, masks) | off_mm(both, ways.to_volume)
     peer = {} if args.no_greedy else _greedy(args, grid, moving, masks, both)
     ratio = round(seconds / float(str(peer["greedy_seconds"])), 3) if peer else None
     return {**ours, "seconds": round(seconds, 2), **peer, "ratio": ratio}
@@ -275,14 +271,6 @@ def _judged(ways: BothWays, grid: Volume, moving: Volume, masks: list[Volume]) -
     }
 
 
-def _off(points: Landmarks, to_moving: PointMap, prefix: str = "") -> dict[str, object]:
-    """How far from where it lies in the moving volume a map takes each landmark of the fixed one, mm."""
-    return {
-        f"{prefix}{name}_mm": round(float(np.linalg.norm(to_moving(here[None])[0] - there)), 2)
-        for name, (here, there) in points.items()
-    }
-
-
 def _greedy(
     args: argparse.Namespace, grid: Volume, moving: Volume, masks: list[Volume], points: Landmarks
 ) -> dict[str, object]:
@@ -331,7 +319,7 @@ def _greedy(
         "greedy_dice": round(dice(lungs.voxels, carried), 4),
         "greedy_ncc": round(ncc(grid.voxels[lungs.voxels], out[lungs.voxels]), 4),
         "greedy_folding_percent": round(100 * float(np.mean(jacobian[lungs.voxels] <= 0)), 4),
-        **_off(points, lambda mm: np.stack([sample(place, mm) for place in moved], axis=1), "greedy_"),
+        **off_mm(points, lambda mm: np.stack([sample(place, mm) for place in moved], axis=1), "greedy_"),
         "greedy_seconds": round(seconds, 2),
     }
 
