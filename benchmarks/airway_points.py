@@ -24,7 +24,7 @@ SPACING_MM = 1.5
 THRESHOLDS_HU = range(-1020, -690, 10)
 """Air within the tree, from the emptiest."""
 WINDPIPE_MM2, WINDPIPE_HU = (60.0, 600.0), -800.0
-"""Cross-section of the windpipe and its mean density at most."""
+"""Cross-section of the windpipe, and what is emptier than all tissue and most lung."""
 LEAK, MIN_ML, MAX_ML = 1.5, 15.0, 120.0
 """Growing by this factor from one threshold to the next (once it has this size), or so large, the tree has leaked."""
 MIDLINE_MM = 35.0

@@ -70,7 +70,7 @@ def test_one_lung_in_a_field_of_view_of_its_own_has_no_mirror_image(person) -> N
     middle = int(np.argwhere(lungs.voxels)[:, 2].mean()) + 8
     image = prepare(volume, 2.5).image
     half = Volume(image.voxels[..., :middle], image.spacing_mm, image.origin_mm)
-    own = Volume(lungs.voxels[..., :middle], lungs.spacing_mm, lungs.origin_mm)
+    own = Volume(lungs.voxels[..., :middle].copy(), lungs.spacing_mm, lungs.origin_mm)
     own.voxels[..., middle - 16 :] = False
     assert with_opaque_side(own, half) is own
 

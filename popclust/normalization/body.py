@@ -41,9 +41,11 @@ def hull_by_slice(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def n_bodies(image: Volume, lungs: Volume) -> int:
-    """How many bodies with lungs of their own lie side by side: in the median of the slices with much lung."""
+    """How many bodies with lungs of their own lie side by side: in the median of slices with much lung; 0 without."""
     area = lungs.voxels.sum(axis=(1, 2))
     planes = np.flatnonzero(area > 0.2 * area.max())
+    if not len(planes):
+        return 0
     counts = []
     for k in planes[:: -(-len(planes) // MAX_LOOKED_AT)]:
         body, n_parts = ndimage.label(ndimage.binary_opening((image.voxels[k] > TISSUE_HU) | lungs.voxels[k]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popclust.imaging.volume import Volume
-from popclust.normalization.body import BONE_HU
+from popclust.normalization.body import BONE_HU, TISSUE_HU
 
 MAX_AIR = 0.25
 """Less aerated lung on one side than this share of the other's is no lung that is only smaller."""
@@ -20,7 +20,6 @@ MIN_SHOWN = 0.6
 """So much of the mirror image lies in the field of view, else the side may be beyond it."""
 MIN_TISSUE = 0.6
 """So much of it is tissue: what holds air, and is no lung, is bowel or the room."""
-TISSUE_HU = -300.0
 MIN_BONE_ML = 10.0
 """With less bone behind the lungs the spine is not seen, and nobody knows the middle."""
 
