@@ -1,8 +1,9 @@
-"""Where the airways of a chest CT branch: landmarks that no registration here has seen.
+"""Where the airways of a chest CT branch: landmarks that two people share.
 
-The windpipe and what hangs on it are followed by a threshold that rises until the air leaks into the lung; the
-skeleton of that tree is walked from the top. Three branchings are anatomy that everybody has: the carina, where the
-right upper lobe's bronchus leaves, and where the left main bronchus divides.
+The skeleton of the windpipe and what hangs on it is walked from the top. Three branchings are anatomy that everybody
+has: the carina, where the right upper lobe's bronchus leaves, and where the left main bronchus divides. The
+registration compares the widest airways too, as a surface: these points say whether it holds to them, and are no proof
+of what lies elsewhere.
 """
 
 from __future__ import annotations
@@ -15,20 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from popclust.imaging.airways import segment_airways
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.volume import Volume, resample
 from popclust.normalization.transform import PointMap
 
 SPACING_MM = 1.5
 """The voxels of the test data are 1.4 to 3 mm; between them the tree is interpolated."""
-THRESHOLDS_HU = range(-1020, -690, 10)
-"""Air within the tree, from the emptiest."""
-WINDPIPE_MM2, WINDPIPE_HU = (60.0, 600.0), -800.0
-"""Cross-section of the windpipe, and what is emptier than all tissue and most lung."""
-LEAK, MIN_ML, MAX_ML = 1.5, 15.0, 120.0
-"""Growing by this factor from one threshold to the next (once it has this size), or so large, the tree has leaked."""
-MIDLINE_MM = 35.0
-"""The windpipe lies no farther from the middle of the lungs."""
 TWIG_MM, BRANCH_MM = 10.0, 25.0
 """Shorter branches are bumps of the wall; a main bronchus and what follows it is longer than the second."""
 
@@ -54,7 +48,7 @@ def airway_points(volume: Volume) -> dict[str, NDArray[np.float64]]:
     except ModuleNotFoundError:
         sys.exit("the skeleton is missing: pip install scikit-image")
     image = resample(volume, SPACING_MM)
-    tree = airway_tree(image)
+    tree = segment_airways(image, segment_lungs(image)).voxels
     if not tree.any():
         return {}
     root = _walked(skeletonize(tree), image.spacing_mm[0])
@@ -78,43 +72,6 @@ def off_mm(points: Landmarks, to_moving: PointMap, prefix: str = "") -> dict[str
         f"{prefix}{name}_mm": round(float(np.linalg.norm(to_moving(here[None])[0] - there)), 2)
         for name, (here, there) in points.items()
     }
-
-
-def airway_tree(image: Volume) -> NDArray[np.bool_]:
-    """Air of the windpipe and bronchi (z, y, x), as far as a threshold follows it; empty without a windpipe."""
-    hu = ndimage.gaussian_filter(image.voxels, 0.5)
-    seed = _windpipe(image, hu)
-    grown = np.zeros(image.shape, bool)
-    ml = float(np.prod(image.spacing_mm)) / 1000
-    for threshold in THRESHOLDS_HU:
-        label, _ = ndimage.label(hu < threshold)
-        held = np.unique(label[seed & (label > 0)])
-        new = np.isin(label, held[held > 0])
-        size, before = new.sum() * ml, grown.sum() * ml
-        if size > MAX_ML or (before > MIN_ML and size > LEAK * before):
-            break
-        grown = new
-    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown)))
-
-
-def _windpipe(image: Volume, hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Its cross-sections in and above the upper third of the lungs: the highest stack of small air at the midline."""
-    z, _, x = np.nonzero(segment_lungs(image).voxels)
-    middle = np.percentile(x, [2, 98]).mean()
-    area = image.spacing_mm[1] * image.spacing_mm[2]
-    kept = np.zeros(image.shape, bool)
-    for k in range(int(np.percentile(z, 66)), image.shape[0]):
-        label, n_parts = ndimage.label(hu[k] < WINDPIPE_HU)
-        sizes = np.bincount(label.ravel(), minlength=n_parts + 1) * area
-        for i in np.flatnonzero((sizes >= WINDPIPE_MM2[0]) & (sizes <= WINDPIPE_MM2[1])):
-            _, column = np.nonzero(label == i)
-            if i > 0 and abs(column.mean() - middle) * image.spacing_mm[2] < MIDLINE_MM:
-                kept[k] |= label == i
-    stack, n_stacks = ndimage.label(kept)
-    if n_stacks == 0:
-        return kept
-    heights = [np.ptp(piece[0].indices(image.shape[0])[:2]) for piece in ndimage.find_objects(stack)]
-    return np.asarray(stack == 1 + int(np.argmax(heights)))
 
 
 def _walked(skeleton: NDArray[np.bool_], spacing_mm: float) -> _Node:

@@ -11,7 +11,9 @@ from scipy import ndimage
 
 from popclust.errors import VolumeError
 from popclust.features.sift3d import Keypoints, detect_keypoints
+from popclust.imaging.airways import segment_airways
 from popclust.imaging.lungs import segment_lungs
+from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Vector, Volume, box_around, crop, resample
 from popclust.normalization.body import hull_by_slice, n_bodies
 from popclust.normalization.opaque_side import with_opaque_side
@@ -25,6 +27,16 @@ MARGIN_MM = 36.0
 """Kept around the lungs."""
 EDGE_MM = 6.0
 """Half width of the ramp of the lung edge channel."""
+AIRWAY_SPACING_MM = 3.0
+"""At coarser spacings a main bronchus is a voxel or two, and its wall none."""
+AIRWAY_MM = 6.0
+"""As wide as this, a bronchus is a main one or the next, which everybody has."""
+WALL_MM = 2.0
+"""The wall of such an airway."""
+AIRWAY_RISE = 2.0
+"""By this the edge channel is higher in an airway than in the tissue around it."""
+AIRWAY_RAMP_MM = 12.0
+"""Over this it falls to nothing, farther than the edge's: airways of two people lie farther apart than their lungs."""
 KEYPOINT_SPACING_MM = 2.5
 """Keypoints are found no finer than this."""
 MAX_PROBES = 6000
@@ -51,9 +63,29 @@ class Prepared:
     @cached_property
     def edge(self) -> Volume:
         """Signed distance to the lung surface, a ramp from -1 inside to 1 outside over `EDGE_MM` either side."""
-        spacing = self.lungs.spacing_mm
-        inside = ndimage.distance_transform_edt(self.lungs.voxels, sampling=spacing)
-        return self.lungs.with_values(np.clip((self._outside_mm - inside) / EDGE_MM, -1, 1).astype(np.float32))
+        return self.lungs.with_values(_ramp(self.lungs.voxels, self._outside_mm, self.lungs.spacing_mm))
+
+    @cached_property
+    def airways(self) -> NDArray[np.bool_]:
+        """(z, y, x) the windpipe and the widest bronchi; none at a spacing that is too coarse for them."""
+        if self.image.spacing_mm[0] > AIRWAY_SPACING_MM:
+            return np.zeros(self.image.shape, bool)
+        return opened_by_box(segment_airways(self.image, self.lungs).voxels, AIRWAY_MM, self.image.spacing_mm)
+
+    @cached_property
+    def edge_and_airways(self) -> Volume:
+        """`edge`, but of lungs that end before the airways, and higher in these than anything else.
+
+        Both the lungs and the airways are air: were they alike, a bronchus could be laid over the lung's surface.
+        """
+        edge, spacing = self.edge.voxels.copy(), self.lungs.spacing_mm
+        box = box_around(self.airways, int(np.ceil((AIRWAY_RAMP_MM + 2 * EDGE_MM + WALL_MM) / spacing[0])))
+        from_airway = ndimage.distance_transform_edt(~self.airways[box], sampling=spacing) - WALL_MM
+        lungs = self.lungs.voxels[box] & (from_airway > EDGE_MM)
+        beside = _ramp(lungs, ndimage.distance_transform_edt(~lungs, sampling=spacing), spacing)
+        beside += (AIRWAY_RISE * np.clip(1 - from_airway / AIRWAY_RAMP_MM, 0, 1)).astype(np.float32)
+        edge[box] = np.where(from_airway <= AIRWAY_RAMP_MM, beside, edge[box])
+        return self.edge.with_values(edge)
 
     @cached_property
     def chest(self) -> Volume:
@@ -155,6 +187,12 @@ def on_grid(mask: Volume, grid: Volume) -> Volume:
     offset = mask.mm_to_index([grid.origin_mm])[0]
     values = ndimage.affine_transform(soft, factor, offset, output_shape=grid.shape, order=1)
     return grid.with_values(values > 0.5)
+
+
+def _ramp(lungs: NDArray[np.bool_], outside_mm: NDArray[np.floating], spacing_mm: Vector) -> NDArray[np.float32]:
+    """From -1 deep in a mask to 1 far outside; zero on its surface."""
+    inside_mm = ndimage.distance_transform_edt(lungs, sampling=spacing_mm)
+    return np.asarray(np.clip((outside_mm - inside_mm) / EDGE_MM, -1, 1), dtype=np.float32)
 
 
 def _vector(values: NDArray[np.float64]) -> Vector:

@@ -42,6 +42,8 @@ NEAR_AIRLESS_MM = 20.0
 """So near to lung without air the edge of what is aerated is not the lung's."""
 END_MM = 24.0
 """The lung edge is not looked at so near to an end of the field of view: its ramp, smoothed, would show a false one."""
+EDGE_LEVELS = 3
+"""Fine levels at which the lung edge counts: earlier, where images are blurred, it draws ill lungs over whole ones."""
 KEPT_STRETCH = 0.3
 """Share of the affine step's stretch (of its logarithm) that the non-linear step of a cut-off lung begins with."""
 VESSEL_LEVELS = 2
@@ -112,9 +114,10 @@ def register_nonlinear(
 ) -> ChainMap:
     """Free-form registration from an affine start; positions in the volume -> positions in the template.
 
-    The edges of the intensity-based lungs take part where they are the lungs': everywhere if those of the two volumes
-    agree after the affine step, else away from what the chest wall says is lung and holds no air. Near the ends of the
-    field of view the edge is not known: beyond the last plane the lung may go on or end.
+    The edges of the intensity-based lungs take part at the fine levels, where they are the lungs': everywhere if those
+    of the two volumes agree after the affine step, else away from what the chest wall says is lung and holds no air.
+    Near the ends of the field of view the edge is not known: beyond the last plane the lung may go on or end. The
+    windpipe and the bronchi that both volumes show take part beside the edges, in the same channel.
 
     What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
     the coarse levels find it again where the image asks for it. Nor does its outline, a cone between two cuts, say
@@ -143,11 +146,19 @@ def _channels(
         weights = [1.0] * n_coarse + [0.0] * (settings.n_resolutions - n_coarse)
         channels.append(Channel(METRICS["ncc"], weights, volume.vessels, template.vessels, volume.lungs))
     if edges.voxels.any():
-        channels.append(Channel(METRICS["squares"], settings.edge_weight, volume.edge, template.edge, edges))
+        weights = [settings.edge_weight if n <= EDGE_LEVELS else 0.0 for n in range(settings.n_resolutions, 0, -1)]
+        channels.append(Channel(METRICS["squares"], weights, *compared_edges(volume, template), edges))
     penalties = {BENDING: settings.bending_weight}
     if with_points and settings.landmark_weight > 0:
         penalties[LANDMARKS] = settings.landmark_weight
     return channels + [Channel(name, w, volume.image, template.image, everywhere) for name, w in penalties.items()]
+
+
+def compared_edges(volume: Prepared, template: Prepared) -> tuple[Volume, Volume]:
+    """The lung edges of both; with the airways where both show them, and no end of a lung may pass for one."""
+    if volume.airways.any() and template.airways.any() and not is_cut_off(volume.lungs.voxels):
+        return volume.edge_and_airways, template.edge_and_airways
+    return volume.edge, template.edge
 
 
 def _known_edges(
