@@ -18,6 +18,7 @@ from popclust.normalization import elastix
 from popclust.normalization.preparation import on_grid, prepare
 from popclust.normalization.registration import _channels, register_affine, register_nonlinear, register_pair
 from popclust.normalization.start import explained, extent_in, find_starts, is_cut_off, search_start, size_start
+from popclust.normalization.steps import BENDING, METRICS, Channel, free_form
 from popclust.normalization.transform import (
     AffineMap,
     BSplineMap,
@@ -267,6 +268,21 @@ def test_a_fragment_thinner_than_its_two_unknown_ends_is_registered(fixed):
     assert not part.far_from_ends(24.0).voxels.any()
     found = register_nonlinear(part, fixed, AffineMap.translation(shift + 6.0), replace(FAST, edge_weight=10.0))
     assert np.linalg.norm(found(points) - points - shift, axis=1).mean() < 6.0
+
+
+def test_a_sparse_mask_is_sampled(fixed, moving):
+    corners = np.zeros(fixed.image.shape, bool)
+    corners[:6, :8, :8] = corners[-6:, -8:, -8:] = True
+    everywhere = fixed.image.with_values(np.ones(corners.shape, bool))
+    channels = [
+        Channel(METRICS["mi"], 1.0, fixed.image, moving.image, fixed.near_lungs(20.0)),
+        Channel(METRICS["squares"], [0.0, 1.0], fixed.edge, moving.edge, everywhere.with_values(corners)),
+        Channel(BENDING, 100.0, fixed.image, moving.image, everywhere),
+    ]
+    start = AffineMap.translation((0.0, 0.0, 0.0))
+    sparse = free_form(channels, start, FAST)
+    assert np.abs(sparse([[0.0, 0.0, 62.0]]) - [[12.0, -8.0, 62 * 1.06 + 10]]).max() < 8
+    np.testing.assert_array_equal(sparse([[0.0, 0.0, 62.0]]), free_form(channels, start, FAST)([[0.0, 0.0, 62.0]]))
 
 
 def test_the_inverse_field_leads_back(fixed):

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from popclust.imaging.volume import Volume
+from popclust.imaging.volume import Volume, box_around
 from popclust.normalization.elastix import CorrespondingPoints, ParameterMap, register
 from popclust.normalization.transform import AffineMap, ChainMap, PointMap
 from popclust.settings import NormalizeSettings
 
 BENDING_SHARE = 0.06
 """Samples of the bending energy per iteration, as a share of the image's: it is smooth, and ten times dearer each."""
+SPARSE = 0.15
+"""elastix tries ten random places for a sample, in the box that holds the mask: a mask that fills less of this box than
+a tenth, and to be safe than this share, has its voxels listed and drawn from."""
 METRICS = {
     "ncc": "AdvancedNormalizedCorrelation",
     "mi": "AdvancedMattesMutualInformation",
@@ -130,7 +133,6 @@ def _bspline_stage(settings: NormalizeSettings, channels: Sequence[Channel]) -> 
     smoothing = [max(1.0, 2.0 ** (n - 2 - level)) for level in range(n)]
     grid = [1.6 * 2.0 ** (n - 2 - level) for level in range(n - 1)] + [1.0]
     per_metric = {
-        "ImageSampler": "RandomCoordinate",
         "Interpolator": "LinearInterpolator",
         "FixedImagePyramid": "FixedSmoothingImagePyramid",
         "MovingImagePyramid": "MovingSmoothingImagePyramid",
@@ -141,6 +143,7 @@ def _bspline_stage(settings: NormalizeSettings, channels: Sequence[Channel]) -> 
         Registration="MultiMetricMultiResolutionRegistration",
         Metric=metrics,
         **{f"Metric{i}Weight": channel.weight for i, channel in enumerate(channels)},
+        ImageSampler=["RandomSparseMask" if _fill(c.mask) < SPARSE else "RandomCoordinate" for c in channels],
         **{name: [component] * n_metrics for name, component in per_metric.items()},
         **{f"ImageSampler{metrics.index(BENDING)}NumberOfSpatialSamples": round(BENDING_SHARE * settings.n_samples)},
         NumberOfResolutions=n,
@@ -150,6 +153,11 @@ def _bspline_stage(settings: NormalizeSettings, channels: Sequence[Channel]) -> 
         MaximumNumberOfIterations=settings.n_iterations,
         NumberOfSpatialSamples=settings.n_samples,
     )
+
+
+def _fill(mask: Volume) -> float:
+    """Share of the box around a mask that it fills."""
+    return float(mask.voxels[box_around(mask.voxels, 0)].mean())
 
 
 def _words(value: object) -> list[str]:

@@ -242,7 +242,7 @@ def _stem(path: str) -> str:
 
 STAGE = Stage(
     name="atlas",
-    version=10,
+    version=11,
     title="build the atlas",
     sections=("atlas", "masks", "normalize"),
     build_needs=needs,
