@@ -2,8 +2,8 @@
 
 The skeleton of the windpipe and what hangs on it is walked from the top. Three branchings are anatomy that everybody
 has: the carina, where the right upper lobe's bronchus leaves, and where the left main bronchus divides. The
-registration compares the widest airways too, as a surface: these points say whether it holds to them, and are no proof
-of what lies elsewhere.
+registration compares the windpipe too, as a surface, so the carina says whether it holds to it; the other two lie below
+what it looks at.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from popclust.imaging.airways import segment_airways
+from popclust.imaging.airways import segment_airways, windpipe_of
 from popclust.imaging.files import read_volume_file
 from popclust.imaging.volume import resample
-from popclust.normalization.preparation import AIRWAY_RAMP_MM, AIRWAY_SPACING_MM, WALL_MM, Prepared, prepare
+from popclust.normalization.preparation import WALL_MM, WINDPIPE_RAMP_MM, WINDPIPE_SPACING_MM, Prepared, prepare
 from popclust.normalization.registration import compared_edges
 
 SPACING_MM = 2.0
@@ -45,23 +45,34 @@ def test_one_tree_of_air_that_forks_to_both_sides(prepared, name: str) -> None:
     assert sides.max() * SPACING_MM > 10
 
 
-def test_the_channel_tells_an_airway_from_a_lung(prepared) -> None:
+def test_the_windpipe_ends_below_the_carina(prepared) -> None:
     person = prepared("lidc0001")
-    edge, both = person.edge.voxels, person.edge_and_airways.voxels
-    far = ndimage.distance_transform_edt(~person.airways, sampling=[SPACING_MM] * 3) > AIRWAY_RAMP_MM + WALL_MM
+    tree = segment_airways(person.image, person.lungs)
+    short, long = (windpipe_of(tree, mm).voxels for mm in (4.0, 12.0))
+    ends = [int(np.flatnonzero(mask.any(axis=(1, 2)))[0]) for mask in (tree.voxels, long, short)]
+    assert ends[0] < ends[1] == ends[2] - 4
+    assert ndimage.label(long[ends[1]])[1] == 2
+    assert ndimage.label(short[ends[2] + 8])[1] == 1
+    assert not windpipe_of(tree.with_values(tree.voxels & ~long), 4.0).voxels[ends[2] :].any()
+
+
+def test_the_channel_tells_the_windpipe_from_a_lung(prepared) -> None:
+    person = prepared("lidc0001")
+    edge, both = person.edge.voxels, person.edge_and_windpipe.voxels
+    far = ndimage.distance_transform_edt(~person.windpipe, sampling=[SPACING_MM] * 3) > WINDPIPE_RAMP_MM + WALL_MM
     np.testing.assert_array_equal(both[far], edge[far])
-    assert both[person.airways].min() > 2
-    assert both[~person.airways & far].max() <= 1
-    assert edge[person.airways].min() < 0  # the windpipe passes for lung there
+    assert both[person.windpipe].min() > 2
+    assert both[~person.windpipe & far].max() <= 1
+    assert edge[person.windpipe].min() < 0  # the windpipe passes for lung there
 
 
-def test_airways_count_where_both_show_them(prepared, data_path) -> None:
+def test_the_windpipe_counts_where_both_show_it(prepared, data_path) -> None:
     person, other = prepared("lidc0001"), prepared("lungdx_a0002_B40f")
-    assert compared_edges(person, other) == (person.edge_and_airways, other.edge_and_airways)
+    assert compared_edges(person, other) == (person.edge_and_windpipe, other.edge_and_windpipe)
     bases = prepared("crlm_1004_bases")  # gas in the bowel, midway between what is left of the lungs
-    assert bases.airways.any()
+    assert bases.windpipe.any()
     assert compared_edges(bases, other) == (bases.edge, other.edge)
-    coarse = prepare(resample(read_volume_file(data_path("ct/lidc0001.nii.gz")), 2.5), AIRWAY_SPACING_MM + 1)
+    coarse = prepare(resample(read_volume_file(data_path("ct/lidc0001.nii.gz")), 2.5), WINDPIPE_SPACING_MM + 1)
     assert compared_edges(coarse, other) == (coarse.edge, other.edge)
 
 

@@ -22,6 +22,10 @@ MIDLINE_MM = 35.0
 """The windpipe lies no farther from the middle of the lungs."""
 REACH_MM = 80.0
 """Nor do the branches that are followed."""
+BRANCH_MM2 = 25.0
+"""Cross-section of a main bronchus at least, where it leaves the carina."""
+FORK_MM = 6.0
+"""Two branches that stay apart for so long are the main bronchi."""
 BLUR_VOXELS = 0.5
 """Noise in the wall must not open it."""
 
@@ -51,6 +55,35 @@ def segment_airways(image: Volume, lungs: Volume) -> Volume:
     seed = _windpipe(hu, lungs, middle - near[2].start)
     tree[near] = _grown(hu, seed, float(np.prod(image.spacing_mm)) / 1000)
     return image.with_values(tree)
+
+
+def windpipe_of(airways: Volume, below_mm: float) -> Volume:
+    """The part of airways that everybody has alike: from above to a distance below the carina, where the air divides.
+
+    Parameters
+    ----------
+    airways : Volume
+        bool, as of `segment_airways`.
+    below_mm : float
+        How far below the highest plane with two main bronchi it goes on.
+
+    Returns
+    -------
+    Volume
+        (z, y, x) bool; all False where no carina is seen.
+    """
+    kept = np.zeros(airways.shape, bool)
+    n_planes = max(1, round(FORK_MM / airways.spacing_mm[0]))
+    n_forked = 0
+    for k in range(len(kept) - 1, -1, -1):
+        label, _ = ndimage.label(airways.voxels[k])
+        sizes = np.bincount(label.ravel())[1:] * airways.spacing_mm[1] * airways.spacing_mm[2]
+        n_forked = n_forked + 1 if np.count_nonzero(sizes >= BRANCH_MM2) >= 2 else 0
+        if n_forked == n_planes:
+            lowest = max(0, k + n_planes - 1 - round(below_mm / airways.spacing_mm[0]))
+            kept[lowest:] = airways.voxels[lowest:]
+            break
+    return airways.with_values(kept)
 
 
 def _middle(lungs: Volume) -> float:

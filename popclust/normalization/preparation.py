@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from popclust.errors import VolumeError
 from popclust.features.sift3d import Keypoints, detect_keypoints
-from popclust.imaging.airways import segment_airways
+from popclust.imaging.airways import segment_airways, windpipe_of
 from popclust.imaging.lungs import segment_lungs
 from popclust.imaging.masks import opened_by_box
 from popclust.imaging.volume import Vector, Volume, box_around, crop, resample
@@ -27,16 +27,18 @@ MARGIN_MM = 36.0
 """Kept around the lungs."""
 EDGE_MM = 6.0
 """Half width of the ramp of the lung edge channel."""
-AIRWAY_SPACING_MM = 3.0
+WINDPIPE_SPACING_MM = 3.0
 """At coarser spacings a main bronchus is a voxel or two, and its wall none."""
-AIRWAY_MM = 6.0
-"""As wide as this, a bronchus is a main one or the next, which everybody has."""
+BELOW_CARINA_MM = 8.0
+"""So much of the main bronchi counts as windpipe; how they go on, and how far they are seen, differs between people."""
+AIRWAY_MM = 4.0
+"""What is thinner is not the windpipe's."""
 WALL_MM = 2.0
-"""The wall of such an airway."""
-AIRWAY_RISE = 2.0
-"""By this the edge channel is higher in an airway than in the tissue around it."""
-AIRWAY_RAMP_MM = 12.0
-"""Over this it falls to nothing, farther than the edge's: airways of two people lie farther apart than their lungs."""
+"""The wall of the windpipe."""
+WINDPIPE_RISE = 2.0
+"""By this the edge channel is higher in the windpipe than in the tissue around it."""
+WINDPIPE_RAMP_MM = 12.0
+"""Over this it falls to nothing, farther than the edge's: two windpipes lie farther apart than two lungs."""
 KEYPOINT_SPACING_MM = 2.5
 """Keypoints are found no finer than this."""
 MAX_PROBES = 6000
@@ -66,25 +68,26 @@ class Prepared:
         return self.lungs.with_values(_ramp(self.lungs.voxels, self._outside_mm, self.lungs.spacing_mm))
 
     @cached_property
-    def airways(self) -> NDArray[np.bool_]:
-        """(z, y, x) the windpipe and the widest bronchi; none at a spacing that is too coarse for them."""
-        if self.image.spacing_mm[0] > AIRWAY_SPACING_MM:
+    def windpipe(self) -> NDArray[np.bool_]:
+        """(z, y, x) its air, with the carina; none where no carina is seen, or the spacing is too coarse for it."""
+        if self.image.spacing_mm[0] > WINDPIPE_SPACING_MM:
             return np.zeros(self.image.shape, bool)
-        return opened_by_box(segment_airways(self.image, self.lungs).voxels, AIRWAY_MM, self.image.spacing_mm)
+        windpipe = windpipe_of(segment_airways(self.image, self.lungs), BELOW_CARINA_MM)
+        return opened_by_box(windpipe.voxels, AIRWAY_MM, self.image.spacing_mm)
 
     @cached_property
-    def edge_and_airways(self) -> Volume:
-        """`edge`, but of lungs that end before the airways, and higher in these than anything else.
+    def edge_and_windpipe(self) -> Volume:
+        """`edge`, but of lungs without the windpipe, and higher in this than anywhere else.
 
-        Both the lungs and the airways are air: were they alike, a bronchus could be laid over the lung's surface.
+        By intensity the windpipe is lung, in one person as far as here, in another as far as there: a false surface.
         """
         edge, spacing = self.edge.voxels.copy(), self.lungs.spacing_mm
-        box = box_around(self.airways, int(np.ceil((AIRWAY_RAMP_MM + 2 * EDGE_MM + WALL_MM) / spacing[0])))
-        from_airway = ndimage.distance_transform_edt(~self.airways[box], sampling=spacing) - WALL_MM
-        lungs = self.lungs.voxels[box] & (from_airway > EDGE_MM)
+        box = box_around(self.windpipe, int(np.ceil((WINDPIPE_RAMP_MM + 2 * EDGE_MM + WALL_MM) / spacing[0])))
+        outside_mm = ndimage.distance_transform_edt(~self.windpipe[box], sampling=spacing) - WALL_MM
+        lungs = self.lungs.voxels[box] & (outside_mm > 0)
         beside = _ramp(lungs, ndimage.distance_transform_edt(~lungs, sampling=spacing), spacing)
-        beside += (AIRWAY_RISE * np.clip(1 - from_airway / AIRWAY_RAMP_MM, 0, 1)).astype(np.float32)
-        edge[box] = np.where(from_airway <= AIRWAY_RAMP_MM, beside, edge[box])
+        beside += (WINDPIPE_RISE * np.clip(1 - outside_mm / WINDPIPE_RAMP_MM, 0, 1)).astype(np.float32)
+        edge[box] = np.where(outside_mm <= WINDPIPE_RAMP_MM, beside, edge[box])
         return self.edge.with_values(edge)
 
     @cached_property

@@ -117,7 +117,7 @@ def register_nonlinear(
     The edges of the intensity-based lungs take part at the fine levels, where they are the lungs': everywhere if those
     of the two volumes agree after the affine step, else away from what the chest wall says is lung and holds no air.
     Near the ends of the field of view the edge is not known: beyond the last plane the lung may go on or end. The
-    windpipe and the bronchi that both volumes show take part beside the edges, in the same channel.
+    windpipe takes part beside them, in the same channel, where both volumes show it.
 
     What is left of a lung that is cut off says little about its stretch, so there most of the start's is taken back:
     the coarse levels find it again where the image asks for it. Nor does its outline, a cone between two cuts, say
@@ -155,9 +155,9 @@ def _channels(
 
 
 def compared_edges(volume: Prepared, template: Prepared) -> tuple[Volume, Volume]:
-    """The lung edges of both; with the airways where both show them, and no end of a lung may pass for one."""
-    if volume.airways.any() and template.airways.any() and not is_cut_off(volume.lungs.voxels):
-        return volume.edge_and_airways, template.edge_and_airways
+    """The lung edges of both, with the windpipe where both show it; gas between cut-off lungs must not pass for it."""
+    if volume.windpipe.any() and template.windpipe.any() and not is_cut_off(volume.lungs.voxels):
+        return volume.edge_and_windpipe, template.edge_and_windpipe
     return volume.edge, template.edge
 
 
