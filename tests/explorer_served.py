@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import psutil
@@ -185,18 +186,28 @@ def in_sight(text: str) -> str:
 
 
 def lasso(tab: Page, corners: Sequence[tuple[float, float]]) -> None:
-    """Choose the lasso in the map's toolbar and draw around places of the map."""
-    x, y, is_active = tab.evaluate(
-        """(() => {
-          const all = (n) => (n.shadowRoot ? all(n.shadowRoot) : []).concat([n], ...[...n.childNodes].map(all));
-          const one = all(document.body).find((n) => n.className?.includes?.("bk-LassoSelectTool")
-            || (n.title ?? "").startsWith("Lasso"));
-          const box = one.getBoundingClientRect();
-          return [box.x + box.width / 2, box.y + box.height / 2, one.className.includes("bk-active")]; })()"""
-    )
-    if not is_active:
-        tab.click(x, y)
-    tab.drag([tab_place(tab, corner) for corner in corners])
+    """Choose the lasso in the map's toolbar and draw around places of the map, once the page has come to rest."""
+    found = """(() => {
+      const all = (n) => (n.shadowRoot ? all(n.shadowRoot) : []).concat([n], ...[...n.childNodes].map(all));
+      const one = all(document.body).find((n) => n.className?.includes?.("bk-LassoSelectTool")
+        || (n.title ?? "").startsWith("Lasso"));
+      const box = one.getBoundingClientRect();
+      return [box.x + box.width / 2, box.y + box.height / 2, one.className.includes("bk-active")]; })()"""
+
+    def look() -> tuple[list[Any], list[tuple[float, float]]]:
+        return tab.evaluate(found), [tab_place(tab, corner) for corner in corners]
+
+    def is_chosen() -> bool:
+        (x, y, is_active), places = look()
+        time.sleep(0.3)
+        if look() != ([x, y, is_active], places):  # what moves away is not hit
+            return False
+        if not is_active:
+            tab.click(x, y)
+        return bool(is_active)
+
+    until(is_chosen, "the lasso is chosen")
+    tab.drag(look()[1])
 
 
 def wait_for_text(tab: Page, wanted: str, seconds: float = 240.0) -> str:
