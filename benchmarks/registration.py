@@ -232,8 +232,9 @@ def _record(args: argparse.Namespace, row: Mapping[str, Any]) -> None:
     if args.verbose:
         print(json.dumps({k: row[k] for k in row if k in SHORT}), file=sys.stderr, flush=True)
     if args.table:
+        person = Path(args.moving or args.fixed).name.split(".")[0]
         with Path(args.table).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({"person": person, **row}) + "\n")
 
 
 @lru_cache(maxsize=2)
