@@ -113,13 +113,13 @@ def _long(node: _Node, length_mm: float) -> list[_Node]:
 def _fork(node: _Node | None, length_mm: float) -> _Node | None:
     """The first voxel from here down with two branches of this length."""
     while node is not None and len(_long(node, length_mm)) < 2:
-        node = (_long(node, 0.0) or [None])[0]
+        node = next(iter(_long(node, 0.0)), None)
     return node
 
 
 def _centre_x(node: _Node) -> float:
     """Mean x of a branch's first 25 mm or so: x grows to the patient's left."""
-    found = []
+    found: list[int] = []
     while node.children and len(found) < 16:
         found.append(node.index[2])
         node = _long(node, 0.0)[0]

@@ -140,7 +140,7 @@ def nearest_centre(x: np.ndarray, n_clusters: int, rng: np.random.Generator, n_i
         count = np.bincount(labels, minlength=n_clusters)
         sums = np.stack([np.bincount(labels, weights=column, minlength=n_clusters) for column in x.T], axis=1)
         centres = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres)
-    return np.argmin((centres**2).sum(axis=1) - 2 * x @ centres.T, axis=1)
+    return np.asarray(np.argmin((centres**2).sum(axis=1) - 2 * x @ centres.T, axis=1))
 
 
 def cluster_frame(

@@ -111,7 +111,7 @@ def _simulated(study: Study, population: Path) -> list[dict[str, Any]]:
             "kind": "simulated", "person": v, "final_mm": float(registration_errors_mm(study, truth, [v]).mean()),
             **quality,
         }
-        for v, quality in study.records("normalize").items()
+        for v, quality in study.records("normalize", study.read_table("quality")["volume_id"]).items()
     ]  # fmt: skip
 
 

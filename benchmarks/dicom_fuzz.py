@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pydicom
@@ -180,7 +180,7 @@ _TEXTS = (
 
 
 def _set(ds: pydicom.Dataset, keyword: str, rng: Random) -> None:
-    tag = pydicom.datadict.tag_for_keyword(keyword)
+    tag = pydicom.tag.Tag(keyword)
     if keyword in _WORDS:
         ds.add_new(tag, "US", int(rng.choice([0, 1, 2, 7, 8, 12, 15, 16, 32, 64, 512, 65535])))
     elif keyword == "SharedFunctionalGroupsSequence":
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     seeds = seeds_of(options.folder, options.size, options.seeds, np.random.default_rng(options.seed))
-    outcomes, crashes, times = Counter[str](), [], []
+    outcomes, crashes, times = Counter[str](), list[dict[str, Any]](), list[float]()
     left, began = list(range(options.files)), time.monotonic()
     while left and time.monotonic() - began < 60 * options.minutes:
         here, there = multiprocessing.Pipe(duplex=False)
@@ -275,7 +275,15 @@ def main() -> None:
     print(json.dumps(result, indent=1) if options.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
 
 
-def _follow(here, left, options, outcomes, crashes, times, began):
+def _follow(
+    here: Connection,
+    left: list[int],
+    options: argparse.Namespace,
+    outcomes: Counter[str],
+    crashes: list[dict[str, Any]],
+    times: list[float],
+    began: float,
+) -> tuple[int | None, list[int]]:
     """Take a child's answers: gives the trial that it died or hung at, or None, and what is left."""
     trial = left[0]
     try:

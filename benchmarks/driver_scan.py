@@ -32,7 +32,7 @@ KEY = bytes(range(32))
 FILES_PER_SERIES = 250
 SERIES_PER_FOLDER = 4
 _ROOT = "1.2.826.0.1.3680043.10.1338.55"
-_opened = {"n": 0, "below": ""}
+_opened: dict[str, Any] = {"n": 0, "below": ""}
 
 
 def measure(n_files: int, folder: Path, scattered: bool = False) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _resident_kb() -> int:
 
 
 def _peak_growth_mb() -> float:
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - int(_opened["start_kb"])) / 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - int(_opened["start_kb"])) / 1024
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -43,7 +43,7 @@ NUMBERS, SEEDS = range(2, 31), range(5)
 
 def make(folder: Path, n_volumes: int) -> Study:
     """A finished study of the wanted size."""
-    study = make_study(
+    study: Study = make_study(
         folder, n_volumes, with_volumes=False, terms={f"RID{i}": f"finding {i}" for i in range(69)}, n_groups=N_GROUPS,
         numbers_of_clusters=range(N_GROUPS, N_GROUPS + 1),
         overrides={"cluster": {"seeds": [0]}, "associate": {"n_permutations": 0}},

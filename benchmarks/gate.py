@@ -41,7 +41,7 @@ class Made:
 
 
 def terms_given(log_odds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rng.random(log_odds.shape) < 1 / (1 + np.exp(-log_odds))
+    return np.asarray(rng.random(log_odds.shape) < 1 / (1 + np.exp(-log_odds)))
 
 
 def base(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # ruff: noqa: E402 - threads are counted when these libraries are imported
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -38,7 +38,12 @@ from popclust.simulation.rendering import render
 
 GROUPS = ("emphysema", "ground_glass", "fibrosis", "nodules")
 WINDOWS_MM, LEVELS = (10.0, 14.0, 18.0, 22.0), (8, 16, 32)
-BINNINGS = (("equal_width", 8), ("equal_width", 16), ("equal_width", 32), ("equalized", 16))
+BINNINGS: tuple[tuple[Literal["equal_width", "equalized"], int], ...] = (
+    ("equal_width", 8),
+    ("equal_width", 16),
+    ("equal_width", 32),
+    ("equalized", 16),
+)
 LESION_HU, HEALTHY_HU = 40.0, 8.0
 
 
@@ -103,7 +108,7 @@ def separation(subjects: list[Subject], chosen: HaralickSettings) -> float:
 def concordance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Lin's coefficient of each column: 1 for equal values, less for a shift, another spread, or scatter."""
     covariance = ((one - one.mean(0)) * (other - other.mean(0))).mean(0)
-    return 2 * covariance / (one.var(0) + other.var(0) + (one.mean(0) - other.mean(0)) ** 2)
+    return np.asarray(2 * covariance / (one.var(0) + other.var(0) + (one.mean(0) - other.mean(0)) ** 2))
 
 
 def two_kernels(data: Path) -> tuple[Volume, Volume, Volume]:

@@ -126,7 +126,7 @@ def strangers_of(study: Study, volume_ids: Sequence[str]) -> list[Rows]:
                 lung = replace(lung, voxels=(distance > 5) & (distance < 25))
             texture = sample_haralick(volume, lung, study.settings.haralick)
             shape = sample_sift(volume, lung, study.settings.sift, normalized.rotation_to_atlas)
-            features = {
+            features: dict[str, NDArray] = {
                 "haralick": texture.features,
                 "haralick_position_mm": normalized.to_atlas(texture.positions_mm).astype(np.float32),
                 "sift": shape.descriptor,

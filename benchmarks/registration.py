@@ -354,7 +354,8 @@ def normalize_settings(changes: list[str]) -> NormalizeSettings:
     """The defaults of [normalize], changed by texts NAME=VALUE."""
     chosen = dict(item.split("=", 1) for item in changes)
     kinds = {f: type(v) for f, v in vars(NormalizeSettings()).items()}
-    return NormalizeSettings(**{k: (v == "true") if kinds[k] is bool else kinds[k](v) for k, v in chosen.items()})
+    read: dict[str, Any] = {k: (v == "true") if kinds[k] is bool else kinds[k](v) for k, v in chosen.items()}
+    return NormalizeSettings(**read)
 
 
 def _arguments() -> argparse.Namespace:

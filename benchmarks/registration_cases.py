@@ -50,7 +50,7 @@ def kernel_noise(shape: tuple[int, ...], rng: Generator, sd_hu: float) -> NDArra
     """White noise without its low in-plane frequencies, as a sharp reconstruction kernel leaves it."""
     noise = rng.normal(size=shape)
     noise = noise - ndimage.gaussian_filter(noise, (0, 2, 2))
-    return sd_hu * noise / noise.std()
+    return np.asarray(sd_hu * noise / noise.std())
 
 
 @dataclass(frozen=True)
@@ -179,4 +179,4 @@ def _integrated(velocity: NDArray, spacing: float, origin: Vector) -> Displaceme
 def _rotation(axis: NDArray, angle: float) -> NDArray:
     """Rodrigues' formula."""
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)

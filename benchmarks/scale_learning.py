@@ -172,7 +172,7 @@ def overlap(a: TopicModel, b: TopicModel) -> float:
 
 
 def topics(share: float, n_repeats: int) -> dict[str, Any]:
-    out = {}
+    out: dict[str, Any] = {}
     for n in (int(8_000 * share), int(100_000 * share)):
         cost = cost_of(partial(fit_topics, make_documents(n)[0], TopicsSettings(batch_limit=0)))
         out |= {f"topics_{n}_seconds": round(cost.wall, 1), f"topics_{n}_cpu": round(cost.cpu, 1)}

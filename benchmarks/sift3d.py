@@ -237,7 +237,7 @@ def between_people(fixed: Volume, fixed_lungs: Volume, moving: Volume, moving_lu
 def curves(volume: Volume) -> dict[str, list[dict[str, float]]]:
     """Repeatability and matching when one thing at a time is turned up, with 20 HU of noise throughout."""
     still = Disturbance(angles_rad=(0.0, 0.0, 0.0), shift_mm=(0.0, 0.0, 0.0))
-    sweeps = {
+    sweeps: dict[str, list[tuple[float, Disturbance]]] = {
         "rotation (degrees)": [
             (d, replace(still, angles_rad=(0.0, 0.0, np.deg2rad(d)))) for d in (0, 5, 10, 20, 45, 90)
         ],

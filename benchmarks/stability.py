@@ -164,7 +164,7 @@ def claims(args: argparse.Namespace) -> dict[str, Any]:
         found = group_by_centres(matrix, exact_kmeans(matrix, n_clusters, 0)).cluster
         ari = 0.0 if kind is None else adjusted_rand_score(kind, found)
         matrix = descriptor_matrix("concatenated", scaled, words, topics)  # as the stage associate does
-        return examine_structure(matrix, n_clusters, machine, args.null_draws).has_groups, ari
+        return bool(examine_structure(matrix, n_clusters, machine, args.null_draws).has_groups), ari
 
     out: dict[str, Any] = {"n_counted": args.counted, "n_null": args.nulls}
     for name, scanner in (("without", 0.0), ("with", 0.4)):

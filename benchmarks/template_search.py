@@ -32,7 +32,15 @@ from popclust.imaging.files import read_volume_file
 from popclust.normalization import elastix
 from popclust.normalization.atlas import Atlas, AtlasInput, CheckedTemplate, assemble_atlas, check_template
 from popclust.normalization.preparation import Prepared, prepare
-from popclust.normalization.template_choice import affine_candidates, choose, compare, final_ways, in_order, reach
+from popclust.normalization.template_choice import (
+    BothWays,
+    affine_candidates,
+    choose,
+    compare,
+    final_ways,
+    in_order,
+    reach,
+)
 from popclust.settings import AtlasSettings, NormalizeSettings
 
 
@@ -94,7 +102,8 @@ def search(
     order = in_order(affine, reached)
     sure_ncc = settings.sure_ncc * float(np.median(list(reached.values())))
     affine_seconds = time.process_time() - started
-    ways, seconds = {}, {}
+    ways: dict[str, BothWays] = {}
+    seconds: dict[str, float] = {}
     for name in order:
         started = time.process_time()
         ways |= final_ways([candidates[name]], volume, atlas, settings)

@@ -218,7 +218,7 @@ def _negspacy(phrases: Sequence[str]) -> Any:
     pipeline.add_pipe("sentencizer")
     if phrases:
         ruler = pipeline.add_pipe("entity_ruler", config={"phrase_matcher_attr": "LOWER"})
-        ruler.add_patterns([{"label": "TERM", "pattern": phrase} for phrase in phrases])  # type: ignore[attr-defined]
+        ruler.add_patterns([{"label": "TERM", "pattern": phrase} for phrase in phrases])
     pipeline.add_pipe("negex", config={"ent_types": ["TERM"]})
     return pipeline
 

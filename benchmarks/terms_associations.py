@@ -36,10 +36,11 @@ def figures(n_volumes: int, seed: int) -> dict[str, Any]:
     texts = [write_report(f, spoken, rng) for f, spoken in zip(findings, languages, strict=True)]
     cluster = np.where(rng.random(n_volumes) < 0.9, kind, rng.integers(len(kinds), size=n_volumes))
     mentions = find_mentions(texts, languages, lexicon, settings).rename(columns={"report": "volume_id"})
-    extracted = term_matrix(counted_terms(mentions, settings, lexicon), range(n_volumes))
+    volumes: Any = range(n_volumes)  # numbers do as names
+    extracted = term_matrix(counted_terms(mentions, settings, lexicon), volumes)
     rolled = lexicon.rolled_up(settings.roll_up)
     have = pd.DataFrame([(v, rolled[t]) for v, f in enumerate(findings) for t in f], columns=["volume_id", "term_id"])
-    true = term_matrix(have, range(n_volumes))
+    true = term_matrix(have, volumes)
     extracted = extracted.sel(term=extracted.term.isin(true.term))
     found_pairs, true_pairs = (_associations(cluster, of.values, of.term.values.tolist()) for of in (extracted, true))
     scores = score_pairs(found_pairs, true_pairs, AssociateSettings().alpha)

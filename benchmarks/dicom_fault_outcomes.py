@@ -1,6 +1,6 @@
 """Planted faults of DICOM exports: what becomes of each here, in SimpleITK and in dcm2niix.
 
-    python benchmarks/dicom_faults.py --json        # pip install SimpleITK dcm2niix
+    python benchmarks/dicom_fault_outcomes.py --json        # pip install SimpleITK dcm2niix
 
 Every fault of the tests is planted in a small series. A reader is right if it hands on the undamaged volume (or the
 stated part of it) voxel by voxel where that can be had, and none where it cannot. `silent`: it handed on another one.
@@ -42,7 +42,7 @@ Reader = Callable[[Fault, Path], str]
 
 def ours(fault: Fault, folder: Path) -> str:
     """The outcome, or codes of other reasons."""
-    return outcome_of(fault, folder)
+    return str(outcome_of(fault, folder))
 
 
 def simple_itk(fault: Fault, folder: Path) -> str:
@@ -93,8 +93,8 @@ def dcm2niix(fault: Fault, folder: Path) -> str:
                 values = np.asarray(image.dataobj).T[:, ::-1, ::-1]
                 zyx = np.array(image.affine)[:3, :3] @ (np.array(image.shape) - 1) + image.affine[:3, 3]
                 origin = (float(image.affine[2, 3]), float(-zyx[1]), float(-zyx[0]))
-                spacing = tuple(float(size) for size in image.header.get_zooms()[::-1])
-                volumes.append(Volume(np.clip(values, -1024, 32767), spacing, origin))
+                x, y, z = map(float, image.header.get_zooms())
+                volumes.append(Volume(np.clip(values, -1024, 32767), (z, y, x), origin))
     return judged(fault, volumes)
 
 
