@@ -96,6 +96,16 @@ def test_muscle_tells_where_fat_is_gone(slope: float, data_path: Callable[[str],
     assert not is_hu(measure_calibration(volume.with_values(stretched)))
 
 
+@pytest.mark.parametrize(("shift", "is_right"), [(0, True), (-24, False), (24, False), (60, False)])
+def test_fluid_is_no_fat_where_muscle_stands_beside_it(shift: int, is_right: bool, data_path: Callable[[str], Path]):
+    volume = wasted(read_volume_file(data_path("ct/lungdx_a0002_B40f.nii.gz")))
+    hu, rows = volume.voxels.copy(), volume.shape[1]
+    back = hu[:, rows // 2 : int(0.7 * rows)]
+    back[back < -600] = 12
+    found = measure_calibration(volume.with_values(hu + np.int16(shift)))
+    assert is_hu(found) == is_right, found
+
+
 @pytest.mark.parametrize("value", [-1024, 0, 40, 3000])
 def test_where_nothing_is_seen_nothing_is_hu(value: int):
     found = measure_calibration(Volume(np.full((30, 64, 64), value, np.int16), (1.0, 1.0, 1.0)))

@@ -224,8 +224,11 @@ def _fat(picture: _Picture, air_hu: float | None) -> float | None:
     is_fat = abs(lowest.hu - FAT_HU) <= MAX_AIR_SHIFT_HU
     strong = [p for p in peaks if p.n_near >= STRONG_FAT_SHARE * values.size]
     if lowest not in strong:  # fluid or a mixture, if not fat: muscle tells whether it is that
-        has_its_place = not strong or (FLUID_HU if is_fat else MUSCLE_HU[0]) < strong[0].hu < MUSCLE_HU[1]
-        return (lowest.hu if is_fat else None) if has_its_place else strong[0].hu
+        dense = [p.hu for p in strong]
+        if len(dense) > 1 and FLUID_HU < dense[0] <= MUSCLE_HU[0] and dense[1] < MUSCLE_HU[1]:
+            dense = dense[1:]  # much fluid, and muscle where it belongs: too near to it to be fat out of place
+        has_its_place = not dense or (FLUID_HU if is_fat else MUSCLE_HU[0]) < dense[0] < MUSCLE_HU[1]
+        return (lowest.hu if is_fat else None) if has_its_place else dense[0]
     is_muscle = MUSCLE_HU[0] < lowest.hu < MUSCLE_HU[1] and above.hu - lowest.hu < MAX_GAP_HU
     return None if is_muscle and not is_fat else lowest.hu
 

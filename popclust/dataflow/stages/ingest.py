@@ -208,7 +208,7 @@ def _key(path: str, changed_ns: int) -> bytes:
 
 STAGE = Stage(
     name="ingest",
-    version=17,
+    version=18,
     title="read series",
     sections=("ingest",),
     needs=needs,
