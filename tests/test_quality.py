@@ -21,6 +21,7 @@ from popclust.normalization.normalized import normalize_volume
 from popclust.normalization.preparation import prepare
 from popclust.normalization.proportions import stretch_of_edges
 from popclust.normalization.quality import (
+    MAX_EDGE_SQUEEZE,
     MAX_EDGE_STRETCH,
     UNCHECKED,
     Evidence,
@@ -112,7 +113,8 @@ def test_folding_and_size_of_known_maps():
         ({"size_ratio": 2.2}, "wrong_size"),
         ({"anisotropy": 2.5}, "wrong_proportions"),
         ({"anisotropy": 1.7, "edge_stretch": 0.5}, "wrong_proportions"),
-        ({"anisotropy": 1.7, "edge_stretch": -0.5}, "wrong_proportions"),
+        ({"anisotropy": 1.7, "edge_stretch": -0.4}, "wrong_proportions"),
+        ({"edge_stretch": -0.5}, "wrong_proportions"),
     ],
 )
 def test_each_broken_limit_has_its_reason(change, code):
@@ -120,7 +122,7 @@ def test_each_broken_limit_has_its_reason(change, code):
     assert reject_reasons(dataclasses.replace(GOOD, **change), SURE, 0.0, LIMITS) == [code]
 
 
-@pytest.mark.parametrize("change", [{"anisotropy": 1.9}, {"edge_stretch": 0.5}])
+@pytest.mark.parametrize("change", [{"anisotropy": 1.9}, {"edge_stretch": 0.5}, {"edge_stretch": -0.4}])
 def test_a_shallow_breath_or_odd_edges_alone_are_no_reason(change):
     assert reject_reasons(dataclasses.replace(GOOD, **change), SURE, 0.0, LIMITS) == []
 
@@ -133,7 +135,7 @@ def test_edges_tell_a_wrong_slice_distance(name: str, data_path: Callable[[str],
         z, y, x = volume.spacing_mm
         return stretch_of_edges(prepare(dataclasses.replace(volume, spacing_mm=(z * factor, y, x)), 4.0))
 
-    assert abs(told(1.0)) < MAX_EDGE_STRETCH
+    assert abs(told(1.0)) < MAX_EDGE_STRETCH and told(0.45) < -MAX_EDGE_SQUEEZE
     for factor in (0.5, 0.6, 1.6, 2.0):
         assert told(factor) - told(1.0) == pytest.approx(np.log(factor), abs=0.3)
 

@@ -25,6 +25,9 @@ MAX_ANISOTROPY_IN_DOUBT = 1.5
 """Nor more than this, where edges in wall and lungs say so too."""
 MAX_EDGE_STRETCH = 0.36
 """Logarithm of the stretch along z by which edges are in doubt."""
+MAX_EDGE_SQUEEZE = 0.46
+"""Logarithm of a squeeze along z that edges tell by themselves, whatever the shape: three standard deviations. There is
+no such limit to a stretch, which thick slices look like."""
 MIN_SIDE_BALANCE = 0.5
 """A volume that shows one lung less than half as well as the other is of one side only."""
 HEART_HU = (-300.0, 60.0)
@@ -249,6 +252,7 @@ def reject_reasons(
         way_round.best: can_tell and way_round.advantage > settings.max_flip_advantage,
         "wrong_size": not MIN_SIZE_RATIO < measures.size_ratio < 1 / MIN_SIZE_RATIO,
         "wrong_proportions": measures.anisotropy > MAX_ANISOTROPY
+        or measures.edge_stretch < -MAX_EDGE_SQUEEZE
         or (measures.anisotropy > MAX_ANISOTROPY_IN_DOUBT and abs(measures.edge_stretch) > MAX_EDGE_STRETCH),
         "likely_failed": failure_probability > settings.max_failure_probability,
     }

@@ -115,7 +115,7 @@ def _field(file: Mapping[str, NDArray], name: str) -> DisplacementField:
 
 STAGE = Stage(
     name="normalize",
-    version=15,
+    version=16,
     title="register to the atlas",
     sections=("masks", "normalize"),
     reads=("ingest", "atlas"),
