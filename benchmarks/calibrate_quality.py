@@ -3,6 +3,10 @@
     python benchmarks/registration.py ... --failures 4 --table CASES     (and --fragments N --table CASES)
     python benchmarks/calibrate_quality.py CASES... [--study STUDY --population PEOPLE] [--plot FILE] [--json]
 
+CASES are files with one JSON per line, a registration's row of quality.parquet with `kind` and `person`. Registrations
+of other people join them as the kind `bent`, with the overlap of the lungs carried over and the true ones, where those
+are known, as `true_dice`.
+
 A planted failure failed; so did a good map that was moved (weight 0.3), a fragment or a simulated person's volume
 whose lung is more than 10 mm off in the mean, and what overlaps the true lungs (`true_dice`, where a case has it) by
 less than 0.8; what overlaps them by 0.8 to 0.85 is neither good nor failed and left out. A good variant did not fail.
@@ -98,7 +102,7 @@ def _cases(args: argparse.Namespace) -> pd.DataFrame:
     for column, usual in (("final_mm", 0.0), ("true_dice", 1.0)):
         cases[column] = cases[column].fillna(usual) if column in cases else usual
     cases = cases[~cases["kind"].isin(OWN_LIMITS) & ~cases["true_dice"].between(FAILED_DICE, GOOD_DICE)]
-    is_planted = ~cases["kind"].isin(("good", "real", "bent", "fragment", "simulated"))
+    is_planted = ~cases["kind"].isin(("good", "bent", "fragment", "simulated"))
     is_off = (cases["final_mm"] > FAILED_MM) | (cases["true_dice"] < FAILED_DICE)
     return cases.assign(failed=is_planted | is_off).reset_index(drop=True)
 
